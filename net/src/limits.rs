@@ -1,0 +1,188 @@
+//! Who may connect: counts per peer and in all, memory, and the peers that are exempt.
+//!
+//! Why not `libp2p-connection-limits`: there a trusted peer's connections count towards the
+//! strangers' total, and every peer that ever connected leaves an entry behind for ever, so that
+//! throwaway identities grow our memory. Here trusted peers do not count, and entries go with their
+//! connection. Trusted peers still have a cap of their own, since a federation's node can misbehave.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+
+use libp2p::core::transport::PortUse;
+use libp2p::core::{Endpoint, Multiaddr};
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+    THandlerOutEvent, ToSwarm, dummy,
+};
+use libp2p::{PeerId, core};
+
+use crate::config::Limits;
+
+/// Connections of one trusted peer: some that died unnoticed, and the one that lives.
+const MAX_PER_TRUSTED_PEER: usize = 8;
+
+/// The bound that a connection ran into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Exceeded {
+    #[error("{0} handshakes are under way")]
+    PendingIncoming(usize),
+    #[error("{0} connections of strangers are established")]
+    Established(usize),
+    #[error("{0} connections of this peer are established")]
+    PerPeer(usize),
+    #[error("{0} bytes are in use")]
+    Memory(u64),
+}
+
+/// Counts connections and denies those over a bound.
+pub(crate) struct Behaviour {
+    limits: Limits,
+    trusted: HashSet<PeerId>,
+    pending: HashSet<ConnectionId>,
+    established: HashMap<ConnectionId, PeerId>,
+    per_peer: BTreeMap<PeerId, usize>,
+    /// Of the established ones, those whose peer is not trusted.
+    strangers: usize,
+    /// Bytes resident when last looked.
+    memory_bytes: u64,
+}
+
+impl Behaviour {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            trusted: HashSet::new(),
+            pending: HashSet::new(),
+            established: HashMap::new(),
+            per_peer: BTreeMap::new(),
+            strangers: 0,
+            memory_bytes: 0,
+        }
+    }
+
+    /// Replaces the set of peers that are exempt. Existing connections stay as they are.
+    pub(crate) fn set_trusted(&mut self, trusted: HashSet<PeerId>) {
+        self.trusted = trusted;
+        self.strangers = self.established.values().filter(|p| !self.trusted.contains(p)).count();
+    }
+
+    /// Looks at the memory in use, if there is a bound on it.
+    pub(crate) fn look_at_memory(&mut self) {
+        if self.limits.max_memory_bytes.is_some() {
+            self.memory_bytes = resident_bytes().unwrap_or(0);
+        }
+    }
+
+    fn check_peer(&self, peer: &PeerId) -> Result<(), Exceeded> {
+        let trusted = self.trusted.contains(peer);
+        let max = if trusted { MAX_PER_TRUSTED_PEER } else { self.limits.max_per_peer };
+        let now = self.per_peer.get(peer).copied().unwrap_or(0);
+        if now >= max { Err(Exceeded::PerPeer(now)) } else { Ok(()) }
+    }
+
+    fn check_stranger(&self, peer: &PeerId) -> Result<(), Exceeded> {
+        if self.trusted.contains(peer) {
+            return Ok(());
+        }
+        if self.strangers >= self.limits.max_established {
+            return Err(Exceeded::Established(self.strangers));
+        }
+        match self.limits.max_memory_bytes {
+            Some(max) if self.memory_bytes > max => Err(Exceeded::Memory(self.memory_bytes)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = dummy::ConnectionHandler;
+    type ToSwarm = Infallible;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        if self.pending.len() >= self.limits.max_pending_incoming {
+            return Err(ConnectionDenied::new(Exceeded::PendingIncoming(self.pending.len())));
+        }
+        self.pending.insert(id);
+        Ok(())
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.pending.remove(&id);
+        self.check_peer(&peer)
+            .and_then(|()| self.check_stranger(&peer))
+            .map_err(ConnectionDenied::new)?;
+        Ok(dummy::ConnectionHandler)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        // We wanted this one, so only the peer's own bound counts.
+        self.check_peer(&peer).map_err(ConnectionDenied::new)?;
+        Ok(dummy::ConnectionHandler)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(e) => {
+                self.established.insert(e.connection_id, e.peer_id);
+                *self.per_peer.entry(e.peer_id).or_default() += 1;
+                self.strangers += usize::from(!self.trusted.contains(&e.peer_id));
+            }
+            FromSwarm::ConnectionClosed(e) => {
+                if self.established.remove(&e.connection_id).is_none() {
+                    return;
+                }
+                self.strangers -= usize::from(!self.trusted.contains(&e.peer_id));
+                if let Some(count) = self.per_peer.get_mut(&e.peer_id) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.per_peer.remove(&e.peer_id);
+                    }
+                }
+            }
+            FromSwarm::ListenFailure(e) => {
+                self.pending.remove(&e.connection_id);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        _: PeerId,
+        _: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        core::util::unreachable(event)
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
+        Poll::Pending
+    }
+}
+
+/// Bytes of this process in memory, where the system tells.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
+}

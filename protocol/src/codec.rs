@@ -1,0 +1,57 @@
+//! The one canonical encoding: CBOR (RFC 8949) with core deterministic rules, structures as arrays.
+//!
+//! A value has exactly one byte string. [`decode`] refuses trailing bytes, and every encoding that is not the one that
+//! [`encode`] would write (over-long integers, indefinite lengths, a missing trailing null). It allocates in proportion
+//! to the bytes that it was given, never to a length that those bytes claim.
+
+use minicbor::{Decode, Decoder, Encode};
+
+use crate::error::DecodeError;
+
+/// The canonical bytes of a value.
+pub fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
+    minicbor::to_vec(value).expect("encoding into memory fails only where a type's own Encode does, and none here does")
+}
+
+/// The value of which `bytes` is the canonical encoding.
+///
+/// # Errors
+/// [`DecodeError::Malformed`] when the bytes are no such value, [`DecodeError::Trailing`] when something follows it,
+/// [`DecodeError::NotCanonical`] when the value has another encoding.
+pub fn decode<'b, T: Decode<'b, ()> + Encode<()>>(bytes: &'b [u8]) -> Result<T, DecodeError> {
+    let mut decoder = Decoder::new(bytes);
+    let value: T = decoder
+        .decode()
+        .map_err(|error| DecodeError::Malformed { what: std::any::type_name::<T>(), reason: error.to_string() })?;
+    if decoder.position() != bytes.len() {
+        return Err(DecodeError::Trailing { bytes: bytes.len() - decoder.position() });
+    }
+    if encode(&value) != bytes {
+        return Err(DecodeError::NotCanonical);
+    }
+    Ok(value)
+}
+
+/// Reads a byte string of exactly `N` bytes.
+pub(crate) fn fixed_bytes<const N: usize>(d: &mut Decoder<'_>) -> Result<[u8; N], minicbor::decode::Error> {
+    let position = d.position();
+    let bytes = d.bytes()?;
+    bytes.try_into().map_err(|_| minicbor::decode::Error::message("byte string of another length").at(position))
+}
+
+/// A byte string of exactly sixteen bytes, for use as `#[cbor(with = "crate::codec::bytes16")]`.
+pub(crate) mod bytes16 {
+    use minicbor::{Decoder, Encoder};
+
+    pub(crate) fn encode<C, W: minicbor::encode::Write>(
+        value: &[u8; 16],
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.bytes(value)?.ok()
+    }
+
+    pub(crate) fn decode<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<[u8; 16], minicbor::decode::Error> {
+        super::fixed_bytes(d)
+    }
+}

@@ -1,0 +1,157 @@
+//! Keys, signatures, and the one signature predicate of the project.
+//!
+//! ed25519-dalek signs. Verification is ZIP 215 (<https://zips.z.cash/zip-0215>), by ed25519-zebra: cofactored, so that
+//! verification one by one and in batches agree on every input. The verification calls of ed25519-dalek disagree with
+//! each other on crafted signatures, which would let a client make an honest inbox accept what recipients reject;
+//! `clippy.toml` forbids them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ed25519_dalek::Signer as _;
+use minicbor::{Decode, Decoder, Encode, Encoder};
+
+/// What precedes an ed25519 key in a libp2p PeerId: an identity multihash of 36 bytes that holds the protobuf of the
+/// key (<https://github.com/libp2p/specs/blob/master/peer-ids/peer-ids.md>).
+const PEER_ID_PREFIX: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
+
+/// An ed25519 public key. Its text is the base58 libp2p PeerId.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublicKey(pub [u8; 32]);
+
+/// A node's key, which is its name.
+pub type NodeId = PublicKey;
+/// A mailbox's key, which is its address.
+pub type MailboxId = PublicKey;
+
+/// An ed25519 signature (64 bytes).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Signature(pub [u8; 64]);
+
+/// An ed25519 signing key.
+#[derive(Clone)]
+pub struct SecretKey(ed25519_dalek::SigningKey);
+
+/// A text that is not an address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not an address: an address is the base58 PeerId of an ed25519 key (it begins with 12D3KooW)")]
+pub struct BadAddress {
+    text: String,
+}
+
+impl PublicKey {
+    /// The key's 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Whether `signature` over `message` holds under ZIP 215.
+    pub fn verifies(&self, message: &[u8], signature: &Signature) -> bool {
+        let Ok(key) = ed25519_zebra::VerificationKey::try_from(self.0) else {
+            return false;
+        };
+        key.verify(&ed25519_zebra::Signature::from_bytes(&signature.0), message).is_ok()
+    }
+
+    /// Whether the key may be registered: a canonically encoded point that is not of small order.
+    pub fn is_acceptable(&self) -> bool {
+        ed25519_dalek::VerifyingKey::from_bytes(&self.0)
+            .is_ok_and(|key| !key.is_weak() && key.to_edwards().compress().to_bytes() == self.0)
+    }
+}
+
+impl SecretKey {
+    /// The key of a 32-byte seed (RFC 8032).
+    pub fn from_seed(seed: [u8; 32]) -> SecretKey {
+        SecretKey(ed25519_dalek::SigningKey::from_bytes(&seed))
+    }
+
+    /// The seed.
+    pub fn seed(&self) -> [u8; 32] {
+        self.0.to_bytes()
+    }
+
+    /// The public half.
+    pub fn public(&self) -> PublicKey {
+        PublicKey(self.0.verifying_key().to_bytes())
+    }
+
+    /// Signs raw bytes. Statements are signed through [`crate::Signed::sign`], which adds the domain.
+    pub(crate) fn sign(&self, message: &[u8]) -> Signature {
+        Signature(self.0.sign(message).to_bytes())
+    }
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretKey({})", self.public())
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = [0; 38];
+        bytes[..6].copy_from_slice(&PEER_ID_PREFIX);
+        bytes[6..].copy_from_slice(&self.0);
+        f.write_str(&bs58::encode(bytes).into_string())
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.to_string();
+        write!(f, "…{}", &text[text.len() - 6..])
+    }
+}
+
+impl FromStr for PublicKey {
+    type Err = BadAddress;
+
+    fn from_str(text: &str) -> Result<PublicKey, BadAddress> {
+        let bad = || BadAddress { text: text.chars().take(80).collect() };
+        let mut bytes = [0; 38];
+        let length = bs58::decode(text).onto(&mut bytes).map_err(|_| bad())?;
+        match bytes.strip_prefix(&PEER_ID_PREFIX) {
+            Some(key) if length == 38 => Ok(PublicKey(key.try_into().map_err(|_| bad())?)),
+            _ => Err(bad()),
+        }
+    }
+}
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sig:{}…", hex::encode(&self.0[..4]))
+    }
+}
+
+impl<C> Encode<C> for PublicKey {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.bytes(&self.0)?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for PublicKey {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        crate::codec::fixed_bytes(d).map(PublicKey)
+    }
+}
+
+impl<C> Encode<C> for Signature {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.bytes(&self.0)?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Signature {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        crate::codec::fixed_bytes(d).map(Signature)
+    }
+}

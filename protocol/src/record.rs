@@ -1,0 +1,183 @@
+//! Records: what changes the directory when a cut settles it. Nodes joining, nodes starting, mailboxes registering.
+
+use minicbor::{Decode, Encode};
+
+use crate::crypto::{MailboxId, NodeId, PublicKey, SecretKey, Signature};
+use crate::digest::Digest;
+use crate::error::VerifyError;
+use crate::genesis::Federation;
+use crate::signed::{Signed, Statement, Verified, Verify, digest_of, sign_digest, verify_digest};
+
+/// The most addresses that a node announces.
+pub const MAX_ADDRS: usize = 8;
+/// The longest address, in bytes.
+pub const MAX_ADDR_BYTES: usize = 256;
+/// The longest name, in bytes.
+pub const MAX_NAME_BYTES: usize = 64;
+/// The most deputies of a node.
+pub const MAX_DEPUTIES: usize = 8;
+
+/// What a node says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct NodeRecord {
+    /// The node.
+    #[n(0)]
+    pub node: NodeId,
+    /// Rises with every record of this node.
+    #[n(1)]
+    pub version: u64,
+    /// A name for people.
+    #[n(2)]
+    pub name: String,
+    /// Where it listens, as multiaddresses without the PeerId.
+    #[n(3)]
+    pub addrs: Vec<String>,
+    /// Nodes that take its slices first while it is away.
+    #[n(4)]
+    pub deputies: Vec<NodeId>,
+}
+
+impl Statement for NodeRecord {
+    const KIND: &'static str = "node-record";
+
+    fn signer(&self) -> PublicKey {
+        self.node
+    }
+}
+
+/// A node's start. Everything that it signs afterwards carries the new incarnation.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Start {
+    /// The node.
+    #[n(0)]
+    pub node: NodeId,
+    /// One more than the incarnation before.
+    #[n(1)]
+    pub incarnation: u64,
+    /// Random, so that of two copies of one node only one recognises its own start.
+    #[cbor(n(2), with = "crate::codec::bytes16")]
+    pub nonce: [u8; 16],
+}
+
+impl Statement for Start {
+    const KIND: &'static str = "start";
+
+    fn signer(&self) -> PublicKey {
+        self.node
+    }
+}
+
+/// A mailbox's registration, signed by its owner and by its home.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Registration {
+    /// The mailbox.
+    #[n(0)]
+    pub mailbox: MailboxId,
+    /// The node that hosts it.
+    #[n(1)]
+    pub home: NodeId,
+    /// The X25519 key to which senders seal (RFC 9180).
+    #[n(2)]
+    pub encryption_key: Digest,
+    /// A key that can override a move, if the owner names one.
+    #[n(3)]
+    pub recovery_key: Option<PublicKey>,
+}
+
+impl Statement for Registration {
+    const KIND: &'static str = "registration";
+
+    fn signer(&self) -> PublicKey {
+        self.mailbox
+    }
+}
+
+/// A registration that its owner signed; what a client hands to the home it wishes for.
+pub type OwnerSigned = Signed<Registration>;
+
+/// A registration with both signatures.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct CoSigned {
+    /// Signed by the owner.
+    #[n(0)]
+    pub owner: Signed<Registration>,
+    /// The home's signature over the same digest.
+    #[n(1)]
+    pub home: Signature,
+}
+
+impl CoSigned {
+    /// Adds the home's signature.
+    pub fn sign(owner: Verified<OwnerSigned>, secret: &SecretKey, federation: &Federation) -> Verified<CoSigned> {
+        debug_assert_eq!(owner.body.home, secret.public());
+        let home = sign_digest(secret, owner.digest(federation));
+        Verified(CoSigned { owner: owner.into_inner(), home })
+    }
+}
+
+/// Anything that a cut settles in its first part.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Record {
+    /// A node joins, or says something new of itself.
+    #[n(0)]
+    Node(#[n(0)] Signed<NodeRecord>),
+    /// A node has started.
+    #[n(1)]
+    Start(#[n(0)] Signed<Start>),
+    /// A mailbox registers.
+    #[n(2)]
+    Register(#[n(0)] CoSigned),
+}
+
+impl Record {
+    /// The digest that names the record.
+    pub fn digest(&self, federation: &Federation) -> Digest {
+        match self {
+            Record::Node(signed) => signed.digest(federation),
+            Record::Start(signed) => signed.digest(federation),
+            Record::Register(signed) => signed.owner.digest(federation),
+        }
+    }
+}
+
+impl Verify for Record {
+    fn verify(&self, federation: &Federation) -> Result<(), VerifyError> {
+        match self {
+            Record::Node(signed) => {
+                let record = &signed.body;
+                let malformed = |reason| Err(VerifyError::malformed(NodeRecord::KIND, reason));
+                if record.addrs.len() > MAX_ADDRS || record.addrs.iter().any(|addr| addr.len() > MAX_ADDR_BYTES) {
+                    return malformed("more than 8 addresses, or one of more than 256 bytes");
+                }
+                if record.name.len() > MAX_NAME_BYTES || record.deputies.len() > MAX_DEPUTIES {
+                    return malformed("a name of more than 64 bytes, or more than 8 deputies");
+                }
+                if !record.node.is_acceptable() {
+                    return malformed("the key is of small order or not canonical");
+                }
+                signed.verify(federation)
+            }
+            Record::Start(signed) => signed.verify(federation),
+            Record::Register(signed) => {
+                let registration = &signed.owner.body;
+                let malformed = |reason| Err(VerifyError::malformed(Registration::KIND, reason));
+                if !registration.mailbox.is_acceptable() {
+                    return malformed("the mailbox's key is of small order or not canonical");
+                }
+                if registration.recovery_key.is_some_and(|key| !key.is_acceptable()) {
+                    return malformed("the recovery key is of small order or not canonical");
+                }
+                signed.owner.verify(federation)?;
+                let digest = digest_of(registration, federation.id());
+                if !verify_digest(&registration.home, digest, &signed.home) {
+                    return Err(VerifyError::Signature { kind: Registration::KIND, signer: registration.home });
+                }
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! A slice: the part of a batch that one destination needs, with the paths that tie every part to the batch's header.
+
+use std::collections::BTreeMap;
+
+use minicbor::{Decode, Encode};
+
+use crate::batch::{Header, SliceRef, bundle_leaf};
+use crate::bundle::{BundleBody, messages_root};
+use crate::crypto::MailboxId;
+use crate::digest::Digest;
+use crate::error::VerifyError;
+use crate::genesis::Federation;
+use crate::merkle::sorted::SortedTree;
+use crate::merkle::sum::SumPath;
+use crate::merkle::tree::{self, Path, Tree};
+use crate::message::{RecipientProof, common_digest};
+use crate::signed::Signed;
+
+/// What travels to a destination or a custodian.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct SliceBody {
+    /// The bundles with at least one message for the destination, in batch order.
+    #[n(0)]
+    pub bundles: Vec<SliceBundle>,
+}
+
+/// The part of one bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct SliceBundle {
+    /// The bundle's place in the batch.
+    #[n(0)]
+    pub ordinal: u32,
+    /// What the sender signed.
+    #[n(1)]
+    pub signed: Signed<BundleBody>,
+    /// From the bundle's leaf to the header's entries root.
+    #[n(2)]
+    pub path: SumPath,
+    /// The messages with at least one recipient at the destination, in bundle order.
+    #[n(3)]
+    pub messages: Vec<SliceMessage>,
+}
+
+/// The part of one message.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct SliceMessage {
+    /// The message's place in its bundle.
+    #[n(0)]
+    pub index: u32,
+    /// From the message to the bundle's signed root.
+    #[n(1)]
+    pub path: Path,
+    /// The common payload.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub common: Vec<u8>,
+    /// How many recipients the message has in all.
+    #[n(3)]
+    pub recipient_count: u32,
+    /// The recipients at the destination, in message order.
+    #[n(4)]
+    pub recipients: Vec<RecipientProof>,
+}
+
+/// One (message, recipient) pair of a slice, and where in the slice it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct SliceLeaf {
+    /// The message's index in the batch.
+    #[n(0)]
+    pub index: u64,
+    /// The message's digest.
+    #[n(1)]
+    pub message: Digest,
+    /// The salted digest of the recipient's own payload.
+    #[n(2)]
+    pub own: Digest,
+    /// The bundle's place in the slice.
+    #[n(3)]
+    pub bundle_at: u32,
+    /// The message's place in that bundle's part.
+    #[n(4)]
+    pub message_at: u32,
+    /// The recipient's place in that message's part.
+    #[n(5)]
+    pub recipient_at: u32,
+}
+
+/// The leaves of a slice by mailbox, each mailbox's in ascending order of index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceIndex {
+    leaves: BTreeMap<MailboxId, Vec<SliceLeaf>>,
+    entries_root: Digest,
+    messages: u64,
+}
+
+/// The value of a mailbox's leaf: the root of its [(index, message digest, own digest)], bound to their number.
+pub fn mailbox_value(leaves: &[SliceLeaf]) -> Digest {
+    let hashes = leaves
+        .iter()
+        .map(|leaf| {
+            tree::leaf_hash(
+                Digest::tagged("slice-leaf", &[&leaf.index.to_be_bytes(), &leaf.message.0, &leaf.own.0]).as_bytes(),
+            )
+        })
+        .collect();
+    Digest::tagged("slice-mailbox", &[&(leaves.len() as u64).to_be_bytes(), &Tree::new(hashes).root().0])
+}
+
+impl SliceIndex {
+    /// The mailboxes and their leaves.
+    pub fn leaves(&self) -> &BTreeMap<MailboxId, Vec<SliceLeaf>> {
+        &self.leaves
+    }
+
+    /// How many (message, recipient) pairs.
+    pub fn count(&self) -> u64 {
+        self.leaves.values().map(|leaves| leaves.len() as u64).sum()
+    }
+
+    /// The tree, sorted by mailbox.
+    pub fn tree(&self) -> SortedTree {
+        let leaves = self.leaves.iter().map(|(mailbox, leaves)| (mailbox.0, mailbox_value(leaves))).collect();
+        SortedTree::new(leaves).expect("a BTreeMap's keys ascend")
+    }
+
+    /// The slice root.
+    pub fn root(&self) -> Digest {
+        self.tree().root()
+    }
+}
+
+impl SliceBody {
+    /// Follows every path of the slice and collects its leaves. All bundles must lead to one entries root, over
+    /// `bundle_count` bundles.
+    ///
+    /// # Errors
+    /// [`VerifyError`] where a path does not fit or the order is not canonical.
+    pub fn index(&self, bundle_count: u32, federation: Digest) -> Result<SliceIndex, VerifyError> {
+        let malformed = |reason| VerifyError::malformed("slice", reason);
+        let mut leaves: BTreeMap<MailboxId, Vec<SliceLeaf>> = BTreeMap::new();
+        let mut root = None;
+        let mut last_ordinal = None;
+        for (bundle_at, bundle) in self.bundles.iter().enumerate() {
+            if last_ordinal.is_some_and(|last| last >= bundle.ordinal) {
+                return Err(malformed("bundles are not in ascending order"));
+            }
+            last_ordinal = Some(bundle.ordinal);
+            let body = &bundle.signed.body;
+            let (sum, first) = bundle
+                .path
+                .resolve(
+                    u64::from(body.count),
+                    &bundle_leaf(&bundle.signed, federation),
+                    u64::from(bundle.ordinal),
+                    u64::from(bundle_count),
+                )
+                .ok_or(VerifyError::Path { what: "bundle" })?;
+            if *root.get_or_insert(sum) != sum {
+                return Err(VerifyError::Path { what: "bundle" });
+            }
+            let mut last_index = None;
+            for (message_at, message) in bundle.messages.iter().enumerate() {
+                if last_index.is_some_and(|last| last >= message.index) {
+                    return Err(malformed("messages are not in ascending order"));
+                }
+                last_index = Some(message.index);
+                let common = common_digest(&message.common);
+                let mut last_position = None;
+                let mut digest = None;
+                for (recipient_at, recipient) in message.recipients.iter().enumerate() {
+                    if last_position.is_some_and(|last| last >= recipient.position) {
+                        return Err(malformed("recipients are not in ascending order"));
+                    }
+                    last_position = Some(recipient.position);
+                    let found = recipient
+                        .message(message.recipient_count, common)
+                        .ok_or(VerifyError::Path { what: "recipient" })?;
+                    if *digest.get_or_insert(found) != found {
+                        return Err(VerifyError::Path { what: "recipient" });
+                    }
+                    leaves.entry(recipient.mailbox).or_default().push(SliceLeaf {
+                        index: first + u64::from(message.index),
+                        message: found,
+                        own: recipient.own_digest(),
+                        bundle_at: bundle_at as u32,
+                        message_at: message_at as u32,
+                        recipient_at: recipient_at as u32,
+                    });
+                }
+                let digest = digest.ok_or(malformed("a message without a recipient"))?;
+                if messages_root(digest, message.index, body.count, &message.path) != Some(body.messages) {
+                    return Err(VerifyError::Path { what: "message" });
+                }
+            }
+            if bundle.messages.is_empty() {
+                return Err(malformed("a bundle without a message"));
+            }
+        }
+        let root = root.ok_or(malformed("a slice without a bundle"))?;
+        if leaves.values().any(|leaves| leaves.windows(2).any(|pair| pair[0].index >= pair[1].index)) {
+            return Err(malformed("a message names a recipient twice"));
+        }
+        Ok(SliceIndex { leaves, entries_root: root.hash, messages: root.count })
+    }
+
+    /// Whether this is the slice that `header` names as `slice`.
+    ///
+    /// # Errors
+    /// Those of [`SliceBody::index`], and where root or count are not the header's.
+    pub fn verify(
+        &self,
+        header: &Header,
+        slice: &SliceRef,
+        federation: &Federation,
+    ) -> Result<SliceIndex, VerifyError> {
+        let index = self.index(header.entries.bundles, federation.id())?;
+        if index.entries_root != header.entries.root || index.messages != header.entries.messages {
+            return Err(VerifyError::Path { what: "bundle" });
+        }
+        if index.root() != slice.root || index.count() != slice.count {
+            return Err(VerifyError::Path { what: "slice" });
+        }
+        Ok(index)
+    }
+
+    /// Payload bytes.
+    pub fn payload_bytes(&self) -> u64 {
+        (self.bundles.iter().flat_map(|bundle| &bundle.messages))
+            .map(|message| {
+                let own: usize = message.recipients.iter().map(|recipient| recipient.own.len()).sum();
+                (message.common.len() + own) as u64
+            })
+            .sum()
+    }
+}

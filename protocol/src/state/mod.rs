@@ -1,0 +1,293 @@
+//! What all nodes of a federation agree on: an authenticated map that only cuts change.
+//!
+//! A [`State`] is a persistent value: a clone shares everything, so that a node keeps the states of the last W epochs
+//! and looks a routing epoch up in the one that was current then. Its root, which every cut carries, covers nodes,
+//! mailboxes, pending slices, challenges, moves and the committee; the last cut's hash is not in it.
+
+mod apply;
+mod proof;
+
+use std::collections::BTreeSet;
+
+use minicbor::{Decode, Encode};
+
+use crate::batch::AttestationRef;
+use crate::codec::{decode, encode};
+use crate::crypto::{MailboxId, NodeId, PublicKey};
+use crate::digest::Digest;
+use crate::error::DecodeError;
+use crate::genesis::Federation;
+use crate::merkle::map::{MapKey, MapValue, MerkleMap};
+
+pub use apply::{Applied, Draft, Invalid, apply};
+pub use proof::HomeProof;
+
+/// What the federation knows of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct NodeState {
+    /// The version of its record.
+    #[n(0)]
+    pub version: u64,
+    /// Its name.
+    #[n(1)]
+    pub name: String,
+    /// Where it listens.
+    #[n(2)]
+    pub addrs: Vec<String>,
+    /// Its deputies.
+    #[n(3)]
+    pub deputies: Vec<NodeId>,
+    /// Its incarnation; zero until its first start is settled.
+    #[n(4)]
+    pub incarnation: u64,
+    /// The nonce of that start.
+    #[cbor(n(5), with = "crate::codec::bytes16")]
+    pub nonce: [u8; 16],
+    /// The epoch that settled that start.
+    #[n(6)]
+    pub started: u64,
+    /// Its last included header.
+    #[n(7)]
+    pub last_header: Option<LastHeader>,
+    /// Its last final attestation.
+    #[n(8)]
+    pub last_attestation: Option<Anchored>,
+    /// How many mailboxes live there.
+    #[n(9)]
+    pub mailboxes: u64,
+    /// Since when it is lapsed, if it is.
+    #[n(10)]
+    pub lapsed: Option<u64>,
+}
+
+/// The end of an origin's included chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct LastHeader {
+    /// Its number.
+    #[n(0)]
+    pub number: u64,
+    /// Its digest.
+    #[n(1)]
+    pub digest: Digest,
+    /// Its routing epoch, below which the chain cannot fall.
+    #[n(2)]
+    pub routing_epoch: u64,
+}
+
+/// A final attestation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Anchored {
+    /// Number and digest.
+    #[n(0)]
+    pub attestation: AttestationRef,
+    /// The epoch whose cut made it final.
+    #[n(1)]
+    pub epoch: u64,
+}
+
+/// What the federation knows of a mailbox.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct MailboxState {
+    /// Its home.
+    #[n(0)]
+    pub home: NodeId,
+    /// The epoch since which it lives there.
+    #[n(1)]
+    pub since: u64,
+    /// The digest of the record that says so.
+    #[n(2)]
+    pub record: Digest,
+    /// The X25519 key to which senders seal.
+    #[n(3)]
+    pub encryption_key: Digest,
+    /// The recovery key, if it has one.
+    #[n(4)]
+    pub recovery_key: Option<PublicKey>,
+}
+
+/// Names a slice that was ordered before its destination signed for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(array)]
+pub struct PendingKey {
+    /// Whom it is for.
+    #[n(0)]
+    pub destination: NodeId,
+    /// The header's digest.
+    #[n(1)]
+    pub header: Digest,
+}
+
+/// A pending slice.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Pending {
+    /// The epoch that ordered it.
+    #[n(0)]
+    pub epoch: u64,
+    /// The header's position in that cut.
+    #[n(1)]
+    pub position: u32,
+    /// The header's origin.
+    #[n(2)]
+    pub origin: NodeId,
+    /// The slice root.
+    #[n(3)]
+    pub slice: Digest,
+    /// Who holds it.
+    #[n(4)]
+    pub holders: Vec<NodeId>,
+}
+
+macro_rules! map_key {
+    ($($key:ty),*) => {$(
+        impl MapKey for $key {
+            fn key_bytes(&self) -> Vec<u8> {
+                encode(self)
+            }
+        }
+    )*};
+}
+
+impl MapKey for PublicKey {
+    fn key_bytes(&self) -> Vec<u8> {
+        self.0.to_vec()
+    }
+}
+
+map_key!(PendingKey);
+
+macro_rules! map_value {
+    ($($value:ty),*) => {$(
+        impl MapValue for $value {
+            fn value_bytes(&self) -> Vec<u8> {
+                encode(self)
+            }
+        }
+    )*};
+}
+
+map_value!(NodeState, MailboxState, Pending);
+
+/// The name of one value of the state, as a store keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub enum StateKey {
+    /// A node.
+    #[n(0)]
+    Node(#[n(0)] NodeId),
+    /// A mailbox.
+    #[n(1)]
+    Mailbox(#[n(0)] MailboxId),
+    /// A pending slice.
+    #[n(2)]
+    Pending(#[n(0)] PendingKey),
+}
+
+/// The state after one cut.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// The epoch of the last cut; zero at genesis.
+    pub epoch: u64,
+    /// The last cut's time.
+    pub time_ms: u64,
+    /// The last cut's hash; at genesis the federation's id.
+    pub cut: Digest,
+    nodes: MerkleMap<NodeId, NodeState>,
+    mailboxes: MerkleMap<MailboxId, MailboxState>,
+    pending: MerkleMap<PendingKey, Pending>,
+    committee: Digest,
+}
+
+impl State {
+    /// The state before the first cut.
+    pub fn genesis(federation: &Federation) -> State {
+        let members: Vec<NodeId> = federation.genesis().committee.iter().map(|member| member.node).collect();
+        State {
+            epoch: 0,
+            time_ms: federation.genesis().time_ms,
+            cut: federation.id(),
+            nodes: MerkleMap::default(),
+            mailboxes: MerkleMap::default(),
+            pending: MerkleMap::default(),
+            committee: Digest::tagged("committee", &[&encode(&members)]),
+        }
+    }
+
+    /// A node.
+    pub fn node(&self, node: &NodeId) -> Option<&NodeState> {
+        self.nodes.get(node)
+    }
+
+    /// All nodes, in the order of their hashed keys.
+    pub fn nodes(&self) -> impl Iterator<Item = (&NodeId, &NodeState)> {
+        self.nodes.iter()
+    }
+
+    /// A mailbox.
+    pub fn mailbox(&self, mailbox: &MailboxId) -> Option<&MailboxState> {
+        self.mailboxes.get(mailbox)
+    }
+
+    /// Where a mailbox lives.
+    pub fn home(&self, mailbox: &MailboxId) -> Option<NodeId> {
+        self.mailboxes.get(mailbox).map(|mailbox| mailbox.home)
+    }
+
+    /// How many mailboxes are registered.
+    pub fn mailbox_count(&self) -> u64 {
+        self.mailboxes.len() as u64
+    }
+
+    /// All mailboxes, in the order of their hashed keys.
+    pub fn mailboxes(&self) -> impl Iterator<Item = (&MailboxId, &MailboxState)> {
+        self.mailboxes.iter()
+    }
+
+    /// A pending slice.
+    pub fn pending(&self, key: &PendingKey) -> Option<&Pending> {
+        self.pending.get(key)
+    }
+
+    /// All pending slices, in the order of their hashed keys.
+    pub fn all_pending(&self) -> impl Iterator<Item = (&PendingKey, &Pending)> {
+        self.pending.iter()
+    }
+
+    /// The root that the cut carries.
+    pub fn root(&self) -> Digest {
+        proof::state_root(&self.parts())
+    }
+
+    /// The canonical bytes of one value, as a store keeps it; none if the state has no such value.
+    pub fn value(&self, key: &StateKey) -> Option<Vec<u8>> {
+        match key {
+            StateKey::Node(node) => self.nodes.get(node).map(encode),
+            StateKey::Mailbox(mailbox) => self.mailboxes.get(mailbox).map(encode),
+            StateKey::Pending(pending) => self.pending.get(pending).map(encode),
+        }
+    }
+
+    /// The keys of all values.
+    pub fn keys(&self) -> BTreeSet<StateKey> {
+        let nodes = self.nodes.iter().map(|(key, _)| StateKey::Node(*key));
+        let mailboxes = self.mailboxes.iter().map(|(key, _)| StateKey::Mailbox(*key));
+        let pending = self.pending.iter().map(|(key, _)| StateKey::Pending(*key));
+        nodes.chain(mailboxes).chain(pending).collect()
+    }
+
+    /// Puts a value back that [`State::value`] gave: how a store's copy becomes a state again.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the bytes are no such value.
+    pub fn restore(&mut self, key: StateKey, value: &[u8]) -> Result<(), DecodeError> {
+        match key {
+            StateKey::Node(node) => self.nodes.insert(node, decode(value)?),
+            StateKey::Mailbox(mailbox) => self.mailboxes.insert(mailbox, decode(value)?),
+            StateKey::Pending(pending) => self.pending.insert(pending, decode(value)?),
+        };
+        Ok(())
+    }
+}

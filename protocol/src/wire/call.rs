@@ -1,0 +1,141 @@
+//! [`CALL`](super::CALL): one question and one answer on a stream of its own; for look-ups and catching up.
+
+use minicbor::{Decode, Encode};
+
+use crate::attestation::DeliveryProof;
+use crate::batch::Header;
+use crate::crypto::{MailboxId, NodeId};
+use crate::cut::Cut;
+use crate::digest::Digest;
+use crate::error::Refusal;
+use crate::genesis::Genesis;
+use crate::receipt::Sealed;
+use crate::record::OwnerSigned;
+use crate::seq::Seq;
+use crate::signed::Signed;
+use crate::slice::SliceBody;
+use crate::state::HomeProof;
+
+/// A question.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Question {
+    /// The federation's genesis.
+    #[n(0)]
+    Genesis,
+    /// What the node knows of itself and the federation.
+    #[n(1)]
+    Status,
+    /// Where a mailbox lives: now, or as of a recent epoch.
+    #[n(2)]
+    Home(#[n(0)] MailboxId, #[n(1)] Option<u64>),
+    /// Register a mailbox at this node; answered with [`Reply::Home`] once a cut has settled it.
+    #[n(3)]
+    Register(#[n(0)] OwnerSigned),
+    /// The cuts after an epoch, as many as fit.
+    #[n(4)]
+    Cuts(#[n(0)] u64),
+    /// A slice that this node holds: header digest, destination.
+    #[n(5)]
+    Slice(#[n(0)] Digest, #[n(1)] NodeId),
+    /// Whether a message is with a recipient, finally; answered when it is, or after about two heartbeats.
+    #[n(6)]
+    Delivery(#[n(0)] MailboxId, #[n(1)] Seq),
+    /// Headers with their receipts, for the sequencer.
+    #[n(7)]
+    HandIn(#[n(0)] Vec<Sealed>),
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Reply {
+    /// Not answered, and why.
+    #[n(0)]
+    Refused(#[n(0)] Refusal),
+    /// The genesis.
+    #[n(1)]
+    Genesis(#[n(0)] Box<Genesis>),
+    /// The status.
+    #[n(2)]
+    Status(#[n(0)] Box<Status>),
+    /// A mailbox's home, with its proof.
+    #[n(3)]
+    Home(#[n(0)] Box<HomeProof>),
+    /// Cuts in ascending order.
+    #[n(4)]
+    Cuts(#[n(0)] Vec<Cut>),
+    /// A slice, with its header.
+    #[n(5)]
+    Slice(#[n(0)] Box<Signed<Header>>, #[n(1)] Box<SliceBody>),
+    /// The delivery proof; none yet if the message is not there finally.
+    #[n(6)]
+    Delivery(#[n(0)] Option<Box<DeliveryProof>>),
+    /// Taken.
+    #[n(7)]
+    Taken,
+}
+
+/// What a node knows of itself and of the federation.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Status {
+    /// The node.
+    #[n(0)]
+    pub node: NodeId,
+    /// The federation.
+    #[n(1)]
+    pub federation: Digest,
+    /// Its incarnation; zero before its start is settled.
+    #[n(2)]
+    pub incarnation: u64,
+    /// The last epoch it has applied.
+    #[n(3)]
+    pub epoch: u64,
+    /// That cut's hash.
+    #[n(4)]
+    pub cut: Digest,
+    /// That cut's time, Unix milliseconds.
+    #[n(5)]
+    pub time_ms: u64,
+    /// How many mailboxes live here.
+    #[n(6)]
+    pub mailboxes: u64,
+    /// How many slices for this node are pending.
+    #[n(7)]
+    pub pending: u64,
+    /// The other nodes.
+    #[n(8)]
+    pub peers: Vec<PeerStatus>,
+    /// The software's version.
+    #[n(9)]
+    pub version: String,
+}
+
+/// What a node sees of another.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct PeerStatus {
+    /// The other node.
+    #[n(0)]
+    pub node: NodeId,
+    /// Its name.
+    #[n(1)]
+    pub name: String,
+    /// How it looks from here.
+    #[n(2)]
+    pub state: PeerState,
+}
+
+/// How another node looks from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(index_only)]
+pub enum PeerState {
+    /// Connected and caught up.
+    #[n(0)]
+    Ready,
+    /// Connected, but not caught up, or too slow.
+    #[n(1)]
+    Away,
+    /// Not connected.
+    #[n(2)]
+    Unreachable,
+}
