@@ -70,11 +70,10 @@ pub fn key_from_peer_id(peer: &PeerId) -> Option<[u8; 32]> {
 ///
 /// [`AddressError`] if the text is no address, does not end in a peer, or names one before its end.
 pub fn split_address(text: &str) -> Result<(PeerId, Multiaddr), AddressError> {
-    let address: Multiaddr =
-        text.parse().map_err(|e: libp2p::multiaddr::Error| AddressError::NotAnAddress {
-            text: text.to_owned(),
-            reason: e.to_string(),
-        })?;
+    let address: Multiaddr = text.parse().map_err(|e: libp2p::multiaddr::Error| AddressError::NotAnAddress {
+        text: text.to_owned(),
+        reason: e.to_string(),
+    })?;
     let mut place = address.clone();
     let Some(Protocol::P2p(peer)) = place.pop() else {
         return Err(AddressError::NoPeer(address));

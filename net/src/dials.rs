@@ -46,7 +46,14 @@ struct Waiter {
 impl Dials {
     /// Somebody wants this peer. The addresses must carry no peer id and not be empty.
     pub(crate) fn want(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, reply: ConnectReply) {
-        self.by_peer.entry(peer).or_default().waiters.push(Waiter { addresses, reply });
+        let dial = self.by_peer.entry(peer).or_default();
+        dial.waiters.retain(|waiter| !waiter.reply.is_closed());
+        if dial.waiters.is_empty() {
+            // A dial that everybody gave up on may hang on one silent address while the peer is
+            // back at another. It goes on, but nobody has to wait for it.
+            *dial = Dial::default();
+        }
+        dial.waiters.push(Waiter { addresses, reply });
     }
 
     /// What to dial now, if anything; the caller must then report [`started`](Self::started).
@@ -115,9 +122,7 @@ impl Dials {
         // No further address helps against our own limits, or makes us somebody else.
         let hopeless = matches!(told, ConnectError::Denied { .. } | ConnectError::Myself);
         let tried = &dial.tried;
-        let done = dial
-            .waiters
-            .extract_if(.., |w| hopeless || w.addresses.iter().all(|a| tried.contains(a)));
+        let done = dial.waiters.extract_if(.., |w| hopeless || w.addresses.iter().all(|a| tried.contains(a)));
         for waiter in done {
             let _ = waiter.reply.send(Err(told.clone()));
         }

@@ -13,12 +13,8 @@ use std::time::Duration;
 
 use libp2p::PeerId;
 use libp2p::core::upgrade::{InboundUpgrade, ReadyUpgrade, UpgradeInfo};
-use libp2p::swarm::handler::{
-    ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
-};
-use libp2p::swarm::{
-    ConnectionHandler, ConnectionHandlerEvent, ConnectionId, StreamUpgradeError, SubstreamProtocol,
-};
+use libp2p::swarm::handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound};
+use libp2p::swarm::{ConnectionHandler, ConnectionHandlerEvent, ConnectionId, StreamUpgradeError, SubstreamProtocol};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Protocol;
@@ -124,8 +120,7 @@ impl ConnectionHandler for Handler {
     type OutboundOpenInfo = OpenRequest;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Offer> {
-        SubstreamProtocol::new(Offer(Arc::clone(&self.protocols)), ())
-            .with_timeout(NEGOTIATION_DEADLINE)
+        SubstreamProtocol::new(Offer(Arc::clone(&self.protocols)), ()).with_timeout(NEGOTIATION_DEADLINE)
     }
 
     fn poll(
@@ -142,8 +137,7 @@ impl ConnectionHandler for Handler {
                     self.negotiating += 1;
                     let upgrade = ReadyUpgrade::new(request.protocol);
                     return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
-                        protocol: SubstreamProtocol::new(upgrade, request)
-                            .with_timeout(NEGOTIATION_DEADLINE),
+                        protocol: SubstreamProtocol::new(upgrade, request).with_timeout(NEGOTIATION_DEADLINE),
                     });
                 }
                 Poll::Ready(None) | Poll::Pending => break,
@@ -156,29 +150,20 @@ impl ConnectionHandler for Handler {
         libp2p::core::util::unreachable(event)
     }
 
-    fn on_connection_event(
-        &mut self,
-        event: ConnectionEvent<'_, Offer, Self::OutboundProtocol, (), OpenRequest>,
-    ) {
+    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Offer, Self::OutboundProtocol, (), OpenRequest>) {
         match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
-                protocol: (stream, index),
-                ..
-            }) => {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: (stream, index), .. }) => {
                 let protocol = self.protocols[index].name;
                 match self.quota.take(index) {
-                    Some(place) => self
-                        .accepted
-                        .push_back(Inbound { protocol, stream: Stream::inbound(stream, place) }),
+                    Some(place) => {
+                        self.accepted.push_back(Inbound { protocol, stream: Stream::inbound(stream, place) })
+                    }
                     None => {
                         tracing::debug!(peer = %self.peer, protocol, "stream over quota refused");
                     }
                 }
             }
-            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
-                protocol: stream,
-                info: request,
-            }) => {
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: stream, info: request }) => {
                 self.negotiating -= 1;
                 request.answer(Ok(Stream::outbound(stream)));
             }
@@ -187,13 +172,10 @@ impl ConnectionHandler for Handler {
                 let connection = request.connection;
                 let failure = match error {
                     StreamUpgradeError::NegotiationFailed => OpenFailure::Unsupported,
-                    StreamUpgradeError::Timeout => OpenFailure::Closed {
-                        connection,
-                        reason: "negotiation took too long".to_owned(),
-                    },
-                    StreamUpgradeError::Io(error) => {
-                        OpenFailure::Closed { connection, reason: chain(&error) }
+                    StreamUpgradeError::Timeout => {
+                        OpenFailure::Closed { connection, reason: "negotiation took too long".to_owned() }
                     }
+                    StreamUpgradeError::Io(error) => OpenFailure::Closed { connection, reason: chain(&error) },
                     StreamUpgradeError::Apply(never) => libp2p::core::util::unreachable(never),
                 };
                 request.answer(Err(failure));

@@ -40,10 +40,7 @@ mod task;
 mod transport;
 mod watchdog;
 
-pub use address::{
-    AddressError, join_address, key_from_peer_id, peer_id_from_key, peer_id_from_secret,
-    split_address,
-};
+pub use address::{AddressError, join_address, key_from_peer_id, peer_id_from_key, peer_id_from_secret, split_address};
 pub use backoff::Backoff;
 pub use config::{Config, Limits, Protocol};
 pub use error::{ConnectError, OpenError, StartError};

@@ -75,12 +75,7 @@ impl Network {
     /// # Errors
     ///
     /// [`ConnectError`]; nothing is retried, see [`Backoff`](crate::Backoff).
-    pub async fn connect(
-        &self,
-        peer: PeerId,
-        addrs: Vec<Multiaddr>,
-        timeout: Duration,
-    ) -> Result<(), ConnectError> {
+    pub async fn connect(&self, peer: PeerId, addrs: Vec<Multiaddr>, timeout: Duration) -> Result<(), ConnectError> {
         if peer == self.peer {
             return Err(ConnectError::Myself);
         }
@@ -100,9 +95,7 @@ impl Network {
             self.commands.send(command).await.map_err(|_| ConnectError::Stopped)?;
             answer.await.unwrap_or(Err(ConnectError::Stopped))
         };
-        tokio::time::timeout(timeout, exchange)
-            .await
-            .unwrap_or(Err(ConnectError::TimedOut(timeout)))
+        tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(ConnectError::TimedOut(timeout)))
     }
 
     /// Opens a stream on a live connection to `peer`; never dials.
@@ -115,12 +108,7 @@ impl Network {
     /// # Errors
     ///
     /// [`OpenError`].
-    pub async fn open(
-        &self,
-        peer: PeerId,
-        protocol: &'static str,
-        timeout: Duration,
-    ) -> Result<Stream, OpenError> {
+    pub async fn open(&self, peer: PeerId, protocol: &'static str, timeout: Duration) -> Result<Stream, OpenError> {
         let deadline = Instant::now() + timeout;
         let mut avoid = None;
         loop {
@@ -130,9 +118,7 @@ impl Network {
                 self.commands.send(command).await.map_err(|_| OpenError::Stopped)?;
                 answer.await.map_err(|_| OpenError::Stopped)
             };
-            let result = timeout_at(deadline, exchange)
-                .await
-                .unwrap_or(Err(OpenError::TimedOut(timeout)))?;
+            let result = timeout_at(deadline, exchange).await.unwrap_or(Err(OpenError::TimedOut(timeout)))?;
             return match result {
                 Ok(stream) => Ok(stream),
                 Err(OpenFailure::Closed { connection, .. }) if avoid.is_none() => {
@@ -178,7 +164,8 @@ impl Network {
 
     /// Closes all connections and ends the task, within a few seconds. All handles are dead then.
     ///
-    /// What was written and not yet answered may be lost.
+    /// What was written and not yet answered may be lost. A QUIC socket stays bound for a moment
+    /// longer, while it drains; a TCP port is free.
     pub async fn shutdown(self) {
         let (reply, answer) = oneshot::channel();
         if self.commands.send(Command::Shutdown { reply }).await.is_ok() {

@@ -108,38 +108,37 @@ impl Outbox {
 
     /// Tells what there is room for.
     pub(crate) fn flush(&mut self) {
-        while let Some(addr) = self.listening.pop_front() {
-            if let Err(event) = self.push(Event::Listening { addr }) {
-                if let Event::Listening { addr } = event {
-                    self.listening.push_front(addr);
-                }
+        while let Some(addr) = self.listening.front() {
+            if !push(&self.sender, || Event::Listening { addr: addr.clone() }) {
                 return;
             }
+            self.listening.pop_front();
         }
-        while let Some((peer, mut change)) = self.changes.pop_first() {
-            if change.down {
-                if self.push(Event::Disconnected { peer }).is_err() {
-                    self.changes.insert(peer, change);
-                    return;
-                }
-                change.down = false;
-            }
-            let Some(addr) = change.up.take() else { continue };
-            if let Err(event) = self.push(Event::Connected { peer, addr }) {
-                if let Event::Connected { addr, .. } = event {
-                    change.up = Some(addr);
-                }
-                self.changes.insert(peer, change);
+        while let Some(mut entry) = self.changes.first_entry() {
+            let peer = *entry.key();
+            let change = entry.get_mut();
+            if change.down && !push(&self.sender, || Event::Disconnected { peer }) {
                 return;
             }
+            change.down = false;
+            if let Some(addr) = &change.up
+                && !push(&self.sender, || Event::Connected { peer, addr: addr.clone() })
+            {
+                return;
+            }
+            entry.remove();
         }
     }
+}
 
-    /// Gives the event back if there is no room; an owner that is gone takes everything.
-    fn push(&self, event: Event) -> Result<(), Event> {
-        match self.sender.try_send(event) {
-            Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
-            Err(TrySendError::Full(event)) => Err(event),
+/// Whether there was room; an owner that is gone takes everything.
+fn push(sender: &mpsc::Sender<Event>, event: impl FnOnce() -> Event) -> bool {
+    match sender.try_reserve() {
+        Ok(permit) => {
+            permit.send(event());
+            true
         }
+        Err(TrySendError::Full(())) => false,
+        Err(TrySendError::Closed(())) => true,
     }
 }

@@ -24,8 +24,7 @@ impl Quota {
     /// A place for one more stream, or `None` when the peer has all it may have.
     pub(crate) fn take(self: &Arc<Self>, protocol: usize) -> Option<Place> {
         let (max, used) = &self.used[protocol];
-        used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < *max).then_some(n + 1))
-            .ok()?;
+        used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < *max).then_some(n + 1)).ok()?;
         Some(Place { quota: Arc::clone(self), protocol })
     }
 }

@@ -11,13 +11,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use libp2p::PeerId;
 use libp2p::core::transport::PortUse;
 use libp2p::core::{Endpoint, Multiaddr};
-use libp2p::swarm::{
-    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-    ToSwarm,
-};
-use libp2p::PeerId;
+use libp2p::swarm::{ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, ToSwarm};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Protocol;
@@ -60,22 +57,11 @@ pub(crate) struct Behaviour {
 
 impl Behaviour {
     pub(crate) fn new(protocols: Vec<Protocol>) -> Self {
-        Self {
-            protocols: protocols.into(),
-            peers: BTreeMap::new(),
-            nascent: HashMap::new(),
-            accepted: VecDeque::new(),
-        }
+        Self { protocols: protocols.into(), peers: BTreeMap::new(), nascent: HashMap::new(), accepted: VecDeque::new() }
     }
 
     /// Asks for a stream on the newest live connection, on `avoid` only if there is no other.
-    pub(crate) fn open(
-        &self,
-        peer: &PeerId,
-        protocol: &'static str,
-        avoid: Option<ConnectionId>,
-        reply: OpenReply,
-    ) {
+    pub(crate) fn open(&self, peer: &PeerId, protocol: &'static str, avoid: Option<ConnectionId>, reply: OpenReply) {
         let live = || {
             let links = self.peers.get(peer).map_or(&[][..], |p| p.links.as_slice());
             links.iter().rev().filter(|link| !link.closing)
@@ -121,10 +107,8 @@ impl Behaviour {
     fn handler(&mut self, connection: ConnectionId, peer: PeerId) -> Handler {
         let (requests, receiver) = mpsc::channel(MAX_NEGOTIATING);
         self.nascent.insert(connection, requests);
-        let entry = self
-            .peers
-            .entry(peer)
-            .or_insert_with(|| Peer { quota: Quota::new(&self.protocols), links: Vec::new() });
+        let entry =
+            self.peers.entry(peer).or_insert_with(|| Peer { quota: Quota::new(&self.protocols), links: Vec::new() });
         Handler::new(peer, Arc::clone(&self.protocols), Arc::clone(&entry.quota), receiver)
     }
 }

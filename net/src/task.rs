@@ -81,8 +81,8 @@ impl Task {
         events: mpsc::Sender<Event>,
         watchdog: Arc<Watchdog>,
     ) -> Result<Self, StartError> {
-        let transport = transport::build(keypair, config.limits.max_streams_per_connection)
-            .map_err(StartError::Transport)?;
+        let transport =
+            transport::build(keypair, config.limits.max_streams_per_connection).map_err(StartError::Transport)?;
         let idle_timeout = config.limits.idle_timeout;
         let identify = identify::Config::new(config.identify_protocol, keypair.public())
             .with_agent_version(config.agent)
@@ -101,10 +101,7 @@ impl Task {
         let peer = keypair.public().to_peer_id();
         let mut swarm = Swarm::new(transport, behaviour, peer, settings);
         for address in config.listen {
-            swarm.listen_on(address.clone()).map_err(|error| StartError::Listen {
-                address,
-                reason: chain(&error),
-            })?;
+            swarm.listen_on(address.clone()).map_err(|error| StartError::Listen { address, reason: chain(&error) })?;
         }
         Ok(Self {
             swarm,
@@ -242,22 +239,14 @@ impl Task {
             }
             SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
             SwarmEvent::Behaviour(BehaviourEvent::Identify(_)) => {}
-            SwarmEvent::ConnectionEstablished {
-                peer_id,
-                connection_id,
-                endpoint,
-                num_established,
-                ..
-            } => {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
                 if num_established.get() == 1 {
                     let (addr, _) = strip_peer(endpoint.get_remote_address().clone());
                     self.outbox.connected(peer_id, addr);
                 }
                 self.dials.connected(&peer_id, connection_id);
             }
-            SwarmEvent::ConnectionClosed {
-                peer_id, connection_id, num_established, cause, ..
-            } => {
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, cause, .. } => {
                 tracing::debug!(peer = %peer_id, ?cause, left = num_established, "closed");
                 self.missed_pings.remove(&connection_id);
                 if num_established == 0 {

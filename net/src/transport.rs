@@ -20,6 +20,9 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// A QUIC connection that hears nothing for so long is dead.
 const QUIC_IDLE: Duration = Duration::from_secs(30);
 
+/// A silent address is given up after this time; TCP hears of a closed port, QUIC does not.
+const QUIC_HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+
 /// How often a silent QUIC connection says that it lives.
 const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(10);
 
@@ -67,7 +70,7 @@ fn quic_config(keypair: &Keypair, max_streams: usize) -> quic::Config {
     let mut config = quic::Config::new(keypair);
     config.max_idle_timeout = QUIC_IDLE.as_millis() as u32;
     config.keep_alive_interval = QUIC_KEEP_ALIVE;
-    config.handshake_timeout = HANDSHAKE_DEADLINE;
+    config.handshake_timeout = QUIC_HANDSHAKE_DEADLINE;
     config.max_concurrent_stream_limit = u32::try_from(max_streams / 2).unwrap_or(u32::MAX);
     config.max_stream_data = QUIC_STREAM_WINDOW_BYTES;
     config.max_connection_data = QUIC_CONNECTION_WINDOW_BYTES;

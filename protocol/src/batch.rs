@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use minicbor::{Decode, Encode};
 
 use crate::bundle::{Bundle, BundleBody, message_tree};
-use crate::codec::encode;
 use crate::crypto::{MailboxId, NodeId, PublicKey};
 use crate::digest::Digest;
-use crate::merkle::sum::{SumRoot, SumTree};
+use crate::merkle::sum::{SumPath, SumRoot, SumTree};
 use crate::signed::{Signed, Statement, digest_of};
 use crate::slice::{SliceBody, SliceBundle, SliceMessage};
 
@@ -128,12 +127,15 @@ pub struct Routed {
     pub slices: Vec<SliceRef>,
     /// The slices themselves, in the same order.
     pub bodies: Vec<SliceBody>,
+    /// For each bundle the path to the entries root.
+    pub paths: Vec<SumPath>,
 }
 
 /// Cuts bundles into slices by `home`, which says where a mailbox lives at the routing epoch. Recipients without a home
 /// are left out; an inbox refuses them before.
 pub fn route(bundles: &[Bundle], federation: Digest, home: impl Fn(&MailboxId) -> Option<NodeId>) -> Routed {
     let tree = sum_tree(bundles.iter().map(|bundle| &bundle.signed), federation);
+    let paths: Vec<SumPath> = (0..bundles.len()).map(|ordinal| tree.path(ordinal)).collect();
     let mut bodies: BTreeMap<NodeId, SliceBody> = BTreeMap::new();
     for (ordinal, bundle) in bundles.iter().enumerate() {
         let disclosed: Vec<_> = bundle.messages.iter().map(crate::message::Message::disclose).collect();
@@ -161,7 +163,7 @@ pub fn route(bundles: &[Bundle], federation: Digest, home: impl Fn(&MailboxId) -
             bodies.entry(node).or_default().bundles.push(SliceBundle {
                 ordinal: ordinal as u32,
                 signed: bundle.signed.clone(),
-                path: tree.path(ordinal),
+                path: paths[ordinal].clone(),
                 messages,
             });
         }
@@ -174,24 +176,5 @@ pub fn route(bundles: &[Bundle], federation: Digest, home: impl Fn(&MailboxId) -
         parts.push(body);
     }
     let SumRoot { count: messages, hash: root } = tree.root();
-    Routed { entries: Entries { bundles: bundles.len() as u32, messages, root }, slices, bodies: parts }
-}
-
-/// A sealed batch as its origin keeps it: everything needed to cut its slices again or to seal its bundles anew.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-pub struct Batch {
-    /// The header, signed.
-    #[n(0)]
-    pub header: Signed<Header>,
-    /// The bundles, in order.
-    #[n(1)]
-    pub bundles: Vec<Bundle>,
-}
-
-impl Batch {
-    /// Encoded size in bytes.
-    pub fn encoded_len(&self) -> usize {
-        encode(self).len()
-    }
+    Routed { entries: Entries { bundles: bundles.len() as u32, messages, root }, slices, bodies: parts, paths }
 }

@@ -1,8 +1,8 @@
 //! The one canonical encoding: CBOR (RFC 8949) with core deterministic rules, structures as arrays.
 //!
 //! A value has exactly one byte string. [`decode`] refuses trailing bytes, and every encoding that is not the one that
-//! [`encode`] would write (over-long integers, indefinite lengths, a missing trailing null). It allocates in proportion
-//! to the bytes that it was given, never to a length that those bytes claim.
+//! [`encode`] would write (over-long integers, indefinite lengths, a null in the place of an absent last field). It
+//! allocates in proportion to the bytes that it was given, never to a length that those bytes claim.
 
 use minicbor::{Decode, Decoder, Encode};
 
@@ -37,6 +37,32 @@ pub(crate) fn fixed_bytes<const N: usize>(d: &mut Decoder<'_>) -> Result<[u8; N]
     let position = d.position();
     let bytes = d.bytes()?;
     bytes.try_into().map_err(|_| minicbor::decode::Error::message("byte string of another length").at(position))
+}
+
+/// Reads a list of at least one, for use as `#[cbor(decode_with = "…")]`: where an empty list means nothing, refusing it
+/// while decoding keeps a few bytes from becoming a large value, thousands of times.
+pub(crate) fn one_or_more<'b, C, T: Decode<'b, C>>(
+    d: &mut Decoder<'b>,
+    ctx: &mut C,
+) -> Result<Vec<T>, minicbor::decode::Error> {
+    let position = d.position();
+    let items: Vec<T> = d.decode_with(ctx)?;
+    if items.is_empty() {
+        return Err(minicbor::decode::Error::message("an empty list").at(position));
+    }
+    Ok(items)
+}
+
+/// Reads a list of at most `N`, for use as `#[cbor(decode_with = "…")]`.
+pub(crate) fn at_most<'b, const N: usize, C, T: Decode<'b, C>>(
+    d: &mut Decoder<'b>,
+    ctx: &mut C,
+) -> Result<Vec<T>, minicbor::decode::Error> {
+    let position = d.position();
+    let length = (d.array()?)
+        .filter(|length| *length <= N as u64)
+        .ok_or_else(|| minicbor::decode::Error::message("a list of too many, or of no definite length").at(position))?;
+    (0..length).map(|_| d.decode_with(ctx)).collect()
 }
 
 /// A byte string of exactly sixteen bytes, for use as `#[cbor(with = "crate::codec::bytes16")]`.

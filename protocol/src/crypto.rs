@@ -60,6 +60,12 @@ impl PublicKey {
     }
 }
 
+impl From<[u8; 32]> for PublicKey {
+    fn from(bytes: [u8; 32]) -> PublicKey {
+        PublicKey(bytes)
+    }
+}
+
 impl SecretKey {
     /// The key of a 32-byte seed (RFC 8032).
     pub fn from_seed(seed: [u8; 32]) -> SecretKey {

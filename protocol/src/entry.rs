@@ -95,6 +95,9 @@ impl EntryProof {
         if body.valid_until < header.routing_epoch {
             return malformed("the bundle was routed after its valid-until");
         }
+        let Some(counter) = body.counter.checked_add(u64::from(self.index)) else {
+            return malformed("counters end below 2^64");
+        };
         self.bundle.verify(federation)?;
         self.order.verify(cut, federation)?;
         Ok(Placed {
@@ -104,7 +107,7 @@ impl EntryProof {
             own: self.recipient.own_digest(),
             sender: body.sender,
             via: header.origin,
-            counter: body.counter + u64::from(self.index),
+            counter,
             recipient: self.recipient.mailbox,
         })
     }

@@ -140,7 +140,7 @@ impl Genesis {
         if p.routing_window_epochs < 8 {
             return Err("routing_window_epochs: at least 8".into());
         }
-        if p.validity_epochs < 4 * p.routing_window_epochs {
+        if p.validity_epochs < p.routing_window_epochs.saturating_mul(4) {
             return Err("validity_epochs: at least four times routing_window_epochs".into());
         }
         if p.cut_interval_ms == 0 || p.heartbeat_ms < p.cut_interval_ms {
@@ -160,6 +160,18 @@ impl Genesis {
         ];
         if let Some((name, _)) = counts.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{name}: at least 1"));
+        }
+        let texts = [
+            ("time_ms", self.time_ms),
+            ("routing_window_epochs", p.routing_window_epochs),
+            ("validity_epochs", p.validity_epochs),
+            ("heartbeat_ms", p.heartbeat_ms),
+            ("retention_ms", p.retention_ms),
+        ];
+        // TOML has no larger numbers, and every genesis has a text.
+        let largest = i64::MAX as u64;
+        if let Some((name, _)) = counts.iter().chain(&texts).find(|(_, value)| *value > largest) {
+            return Err(format!("{name}: at most {largest}"));
         }
         let sizes = [p.max_message_bytes, p.max_bundle_bytes, p.max_batch_bytes];
         if sizes.iter().any(|bytes| *bytes > 8 << 20) {

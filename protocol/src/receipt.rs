@@ -197,7 +197,7 @@ pub struct Custody {
     #[n(0)]
     pub request: Option<Signed<CustodyRequest>>,
     /// The receipts: the destination's, if it signed, then the custodians' in the request's order.
-    #[n(1)]
+    #[cbor(n(1), decode_with = "crate::codec::one_or_more")]
     pub receipts: Vec<Receipt>,
 }
 

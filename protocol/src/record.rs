@@ -31,7 +31,7 @@ pub struct NodeRecord {
     #[n(2)]
     pub name: String,
     /// Where it listens, as multiaddresses without the PeerId.
-    #[n(3)]
+    #[cbor(n(3), decode_with = "crate::codec::at_most::<MAX_ADDRS, _, _>")]
     pub addrs: Vec<String>,
     /// Nodes that take its slices first while it is away.
     #[n(4)]

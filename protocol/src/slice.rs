@@ -6,7 +6,7 @@ use minicbor::{Decode, Encode};
 
 use crate::batch::{Header, SliceRef, bundle_leaf};
 use crate::bundle::{BundleBody, messages_root};
-use crate::crypto::MailboxId;
+use crate::crypto::{MailboxId, NodeId};
 use crate::digest::Digest;
 use crate::error::VerifyError;
 use crate::genesis::Federation;
@@ -15,6 +15,24 @@ use crate::merkle::sum::SumPath;
 use crate::merkle::tree::{self, Path, Tree};
 use crate::message::{RecipientProof, common_digest};
 use crate::signed::Signed;
+
+/// Names one slice of one header, in the order in which its origin sealed them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(array)]
+pub struct SliceKey {
+    /// The header's origin.
+    #[n(0)]
+    pub origin: NodeId,
+    /// The header's number.
+    #[n(1)]
+    pub number: u64,
+    /// The header's digest.
+    #[n(2)]
+    pub header: Digest,
+    /// Whom the slice is for.
+    #[n(3)]
+    pub destination: NodeId,
+}
 
 /// What travels to a destination or a custodian.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -60,7 +78,7 @@ pub struct SliceMessage {
     #[n(3)]
     pub recipient_count: u32,
     /// The recipients at the destination, in message order.
-    #[n(4)]
+    #[cbor(n(4), decode_with = "crate::codec::one_or_more")]
     pub recipients: Vec<RecipientProof>,
 }
 
@@ -167,6 +185,10 @@ impl SliceBody {
                     return Err(malformed("messages are not in ascending order"));
                 }
                 last_index = Some(message.index);
+                // Also keeps the sum below from overflowing: the path has shown that first + count does not.
+                if message.index >= body.count {
+                    return Err(VerifyError::Path { what: "message" });
+                }
                 let common = common_digest(&message.common);
                 let mut last_position = None;
                 let mut digest = None;
@@ -234,5 +256,17 @@ impl SliceBody {
                 (message.common.len() + own) as u64
             })
             .sum()
+    }
+}
+
+impl SliceKey {
+    /// The name of a parcel whose header has this digest.
+    pub fn of(parcel: &crate::wire::mail::SliceParcel, header: Digest) -> SliceKey {
+        SliceKey {
+            origin: parcel.header.body.origin,
+            number: parcel.header.body.number,
+            header,
+            destination: parcel.destination,
+        }
     }
 }

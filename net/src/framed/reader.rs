@@ -44,15 +44,7 @@ impl Phase {
 impl<R> FramedReader<R> {
     /// A reader at the start of a message.
     pub fn new(io: R) -> Self {
-        Self {
-            io,
-            input: Vec::new(),
-            taken: 0,
-            filled: 0,
-            phase: Phase::START,
-            message: Vec::new(),
-            inside: false,
-        }
+        Self { io, input: Vec::new(), taken: 0, filled: 0, phase: Phase::START, message: Vec::new(), inside: false }
     }
 
     /// The bytes of memory that this reader holds, for tests and for accounting.
@@ -67,8 +59,7 @@ impl<R> FramedReader<R> {
                 Phase::Broken => return Err(FrameError::Broken),
                 Phase::Head { have, bytes } => {
                     let n = (HEAD_BYTES - *have).min(self.filled - self.taken);
-                    bytes[*have..*have + n]
-                        .copy_from_slice(&self.input[self.taken..self.taken + n]);
+                    bytes[*have..*have + n].copy_from_slice(&self.input[self.taken..self.taken + n]);
                     self.taken += n;
                     *have += n;
                     if *have == HEAD_BYTES {

@@ -61,10 +61,7 @@ impl Log {
 
     /// The frontier when the log had `size` leaves; `None` if it never had as many.
     pub fn frontier_at(&self, size: u64) -> Option<Frontier> {
-        (size <= self.size()).then(|| Frontier {
-            size,
-            peaks: self.peaks(0, size).collect(),
-        })
+        (size <= self.size()).then(|| Frontier { size, peaks: self.peaks(0, size).collect() })
     }
 
     /// The path of leaf `index` in the log of `size` leaves; `None` if there is no such leaf, or
@@ -125,22 +122,18 @@ impl Log {
     fn peaks(&self, start: u64, end: u64) -> impl Iterator<Item = Digest> {
         let len = end - start;
         let heights = (0..u64::BITS).rev();
-        heights
-            .filter(move |height| len >> height & 1 == 1)
-            .map(move |height| {
-                // What the larger peaks, those of the bits above this one, have covered.
-                let covered = len >> height >> 1 << height << 1;
-                self.levels[height as usize][((start + covered) >> height) as usize]
-            })
+        heights.filter(move |height| len >> height & 1 == 1).map(move |height| {
+            // What the larger peaks, those of the bits above this one, have covered.
+            let covered = len >> height >> 1 << height << 1;
+            self.levels[height as usize][((start + covered) >> height) as usize]
+        })
     }
 }
 
 /// Joins complete subtrees, largest first, to the root over them.
 fn fold_peaks(peaks: &[Digest]) -> Digest {
     let folded = peaks.iter().rev().copied();
-    folded
-        .reduce(|right, left| node_hash(&left, &right))
-        .unwrap_or_else(empty_root)
+    folded.reduce(|right, left| node_hash(&left, &right)).unwrap_or_else(empty_root)
 }
 
 /// Whether `path` proves that a log of `new_size` leaves under `new_root` continues one of
@@ -148,13 +141,7 @@ fn fold_peaks(peaks: &[Digest]) -> Digest {
 ///
 /// Total where the RFC is not: a log continues itself and the empty log, both by the empty path
 /// alone. Refuses a path of any other length than the sizes ask for.
-pub fn verify_consistency(
-    old_size: u64,
-    old_root: Digest,
-    new_size: u64,
-    new_root: Digest,
-    path: &Path,
-) -> bool {
+pub fn verify_consistency(old_size: u64, old_root: Digest, new_size: u64, new_root: Digest, path: &Path) -> bool {
     if old_size == 0 {
         let new_agrees = new_size > 0 || new_root == empty_root();
         return path.0.is_empty() && old_root == empty_root() && new_agrees;
@@ -179,17 +166,12 @@ pub fn verify_consistency(
     // In units of that subtree, it is node `index` among `size`, the last of which may be partial.
     let index = (old_size >> height) - 1;
     let size = ((new_size - 1) >> height) + 1;
-    let found_new = climb(seed, index, size, siblings, |_, left, right| {
-        join(left, right)
-    });
+    let found_new = climb(seed, index, size, siblings, |_, left, right| join(left, right));
     // The old root is made of the same nodes, without those to the right.
     let Some(sides) = Sides::new(index, size) else {
         return false;
     };
-    let to_the_left = sides
-        .zip(siblings)
-        .filter(|(side, _)| *side == Side::Left)
-        .map(|(_, sibling)| *sibling);
+    let to_the_left = sides.zip(siblings).filter(|(side, _)| *side == Side::Left).map(|(_, sibling)| *sibling);
     let found_old = to_the_left.fold(seed, |node, left| node_hash(&left, &node));
     found_new == Some(new_root) && found_old == old_root
 }
@@ -303,11 +285,7 @@ mod tests {
     /// SUBPROOF of RFC 9162 section 2.1.4.1, taken literally.
     fn subproof(old: usize, leaves: &[Digest], is_root: bool) -> Vec<Digest> {
         if old == leaves.len() {
-            return if is_root {
-                vec![]
-            } else {
-                vec![tree::root(leaves)]
-            };
+            return if is_root { vec![] } else { vec![tree::root(leaves)] };
         }
         let split = leaves.len().next_power_of_two() / 2;
         let (left, right) = leaves.split_at(split);
@@ -379,10 +357,7 @@ mod tests {
             for size in [1, 2, 3, 1 << 63, u64::MAX - 1, u64::MAX] {
                 for old in [0, 1, 2, 3, 1 << 63, u64::MAX - 1, u64::MAX] {
                     let empty_agrees = old == size && path.0.is_empty();
-                    assert_eq!(
-                        verify_consistency(old, root, size, root, &path),
-                        empty_agrees
-                    );
+                    assert_eq!(verify_consistency(old, root, size, root, &path), empty_agrees);
                 }
             }
         }

@@ -161,12 +161,7 @@ impl<K: MapKey, V: MapValue> MerkleMap<K, V> {
             Some(leaf) => first_difference(&leaf.location, &location),
             None => None,
         };
-        let leaf = Link::Leaf(Arc::new(Leaf {
-            location,
-            key,
-            value,
-            hash: OnceLock::new(),
-        }));
+        let leaf = Link::Leaf(Arc::new(Leaf { location, key, value, hash: OnceLock::new() }));
         let Some(mut link) = self.top.as_mut() else {
             self.top = Some(leaf);
             self.len = 1;
@@ -186,20 +181,13 @@ impl<K: MapKey, V: MapValue> MerkleMap<K, V> {
             0 => [leaf, other],
             _ => [other, leaf],
         };
-        *link = Link::Node(Arc::new(Node {
-            bit,
-            sides,
-            hash: OnceLock::new(),
-        }));
+        *link = Link::Node(Arc::new(Node { bit, sides, hash: OnceLock::new() }));
         self.len += 1;
         true
     }
 
     fn remove_at(&mut self, location: &Digest) -> bool {
-        if self
-            .find(location)
-            .is_none_or(|leaf| leaf.location != *location)
-        {
+        if self.find(location).is_none_or(|leaf| leaf.location != *location) {
             return false;
         }
         self.len -= 1;
@@ -236,10 +224,7 @@ impl<K, V> MerkleMap<K, V> {
 
     /// All entries, in the order of the SHA-256 of their keys.
     pub fn iter(&self) -> Iter<'_, K, V> {
-        Iter {
-            ahead: self.top.iter().collect(),
-            remaining: self.len,
-        }
+        Iter { ahead: self.top.iter().collect(), remaining: self.len }
     }
 
     /// The leaf at the end of a location's way: the only one that can have this location.
@@ -283,12 +268,12 @@ impl<K, V: MapValue> Link<K, V> {
     /// Recursive, but never deeper than there are bits in a location: bits rise on the way down.
     fn hash(&self) -> Digest {
         match self {
-            Link::Leaf(leaf) => *leaf
-                .hash
-                .get_or_init(|| leaf_hash(&leaf.location, &hash(&[&leaf.value.value_bytes()]))),
-            Link::Node(node) => *node
-                .hash
-                .get_or_init(|| node_hash(node.bit, &node.sides[0].hash(), &node.sides[1].hash())),
+            Link::Leaf(leaf) => {
+                *leaf.hash.get_or_init(|| leaf_hash(&leaf.location, &hash(&[&leaf.value.value_bytes()])))
+            }
+            Link::Node(node) => {
+                *node.hash.get_or_init(|| node_hash(node.bit, &node.sides[0].hash(), &node.sides[1].hash()))
+            }
         }
     }
 }
@@ -305,20 +290,13 @@ impl<K, V> Clone for Link<K, V> {
 
 impl<K, V> Clone for Node<K, V> {
     fn clone(&self) -> Self {
-        Node {
-            bit: self.bit,
-            sides: self.sides.clone(),
-            hash: self.hash.clone(),
-        }
+        Node { bit: self.bit, sides: self.sides.clone(), hash: self.hash.clone() }
     }
 }
 
 impl<K, V> Clone for MerkleMap<K, V> {
     fn clone(&self) -> Self {
-        MerkleMap {
-            top: self.top.clone(),
-            len: self.len,
-        }
+        MerkleMap { top: self.top.clone(), len: self.len }
     }
 }
 

@@ -32,11 +32,7 @@ use minicbor::decode::{Decode, Decoder, Error};
 pub const MAX_TREE_DEPTH: usize = 64;
 
 /// Decodes an array of at most `max` elements, of definite length.
-fn decode_list<'b, C, T: Decode<'b, C>>(
-    d: &mut Decoder<'b>,
-    ctx: &mut C,
-    max: usize,
-) -> Result<Vec<T>, Error> {
+fn decode_list<'b, C, T: Decode<'b, C>>(d: &mut Decoder<'b>, ctx: &mut C, max: usize) -> Result<Vec<T>, Error> {
     let at = d.position();
     let len = d
         .array()?

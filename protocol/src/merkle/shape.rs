@@ -36,9 +36,7 @@ impl<T: Copy> Levels<T> {
     pub(super) fn siblings(&self, index: usize) -> Vec<T> {
         assert!(index < self.len(), "leaf {index} of {}", self.len());
         let levels = self.0.iter().enumerate();
-        levels
-            .filter_map(|(height, level)| level.get((index >> height) ^ 1).copied())
-            .collect()
+        levels.filter_map(|(height, level)| level.get((index >> height) ^ 1).copied()).collect()
     }
 }
 

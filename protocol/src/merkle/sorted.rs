@@ -75,11 +75,9 @@ impl SortedTree {
     /// Proves that `key` is there, or that it is not.
     pub fn prove(&self, key: &Key) -> SortedProof {
         match self.entries.binary_search_by(|(other, _)| other.cmp(key)) {
-            Ok(index) => SortedProof::Present {
-                index: index as u64,
-                value: self.entries[index].1,
-                path: self.path(index),
-            },
+            Ok(index) => {
+                SortedProof::Present { index: index as u64, value: self.entries[index].1, path: self.path(index) }
+            }
             Err(rank) => SortedProof::Absent {
                 rank: rank as u64,
                 before: rank.checked_sub(1).map(|index| self.neighbour(index)),
@@ -90,11 +88,7 @@ impl SortedTree {
 
     fn neighbour(&self, index: usize) -> Neighbour {
         let (key, value) = self.entries[index];
-        Neighbour {
-            key,
-            value,
-            path: self.path(index),
-        }
+        Neighbour { key, value, path: self.path(index) }
     }
 
     fn path(&self, index: usize) -> Path {
@@ -174,15 +168,8 @@ impl SortedProof {
                 let found = root_from_path(entry_hash(key, value), *index, size, path)?;
                 leads_to(found).then_some(Presence::Present(*value))
             }
-            SortedProof::Absent {
-                rank,
-                before,
-                after,
-            } => {
-                if *rank > size
-                    || before.is_some() != (*rank > 0)
-                    || after.is_some() != (*rank < size)
-                {
+            SortedProof::Absent { rank, before, after } => {
+                if *rank > size || before.is_some() != (*rank > 0) || after.is_some() != (*rank < size) {
                     return None;
                 }
                 if size == 0 {
@@ -190,13 +177,12 @@ impl SortedProof {
                 }
                 let stands = |neighbour: &Option<Neighbour>, index: u64, order: Ordering| {
                     neighbour.as_ref().is_none_or(|neighbour| {
-                        neighbour.key.cmp(key) == order
-                            && neighbour.root(index, size).is_some_and(leads_to)
+                        neighbour.key.cmp(key) == order && neighbour.root(index, size).is_some_and(leads_to)
                     })
                 };
                 // Without a leaf before, `rank` is 0 and the first index is not looked at.
-                let both = stands(before, rank.saturating_sub(1), Ordering::Less)
-                    && stands(after, *rank, Ordering::Greater);
+                let both =
+                    stands(before, rank.saturating_sub(1), Ordering::Less) && stands(after, *rank, Ordering::Greater);
                 both.then_some(Presence::Absent)
             }
         }
@@ -230,16 +216,13 @@ mod tests {
                 assert_eq!(decode_strictly(&bytes), Some(proof.clone()));
                 let verify = |i, size: u8| proof.verify(&key(i), &tree.root(), u64::from(size));
                 let expected = match (i / 2, i % 2) {
-                    (entry, 1) if entry < n => {
-                        Presence::Present(tree.entries()[usize::from(entry)].1)
-                    }
+                    (entry, 1) if entry < n => Presence::Present(tree.entries()[usize::from(entry)].1),
                     _ => Presence::Absent,
                 };
                 assert_eq!(verify(i, n), Some(expected), "{i} of {n}");
                 for other in 0..=2 * n + 2 {
                     // An absence proof holds for every key of its gap, and nothing else does.
-                    let same_gap =
-                        i % 2 == 0 && other == i || n > 0 && i.min(other) >= 2 * n || n == 0;
+                    let same_gap = i % 2 == 0 && other == i || n > 0 && i.min(other) >= 2 * n || n == 0;
                     assert_eq!(verify(other, n).is_some(), other == i || same_gap);
                 }
                 for size in (0..n + 3).filter(|size| *size != n) {
@@ -299,11 +282,8 @@ mod tests {
         let tree = tree(3);
         for rank in [0, 1, u64::MAX - 1, u64::MAX] {
             for size in [0, 1, 3, u64::MAX] {
-                let proof = SortedProof::Absent {
-                    rank,
-                    before: Some(tree.neighbour(0)),
-                    after: Some(tree.neighbour(1)),
-                };
+                let proof =
+                    SortedProof::Absent { rank, before: Some(tree.neighbour(0)), after: Some(tree.neighbour(1)) };
                 let holds = proof.verify(&key(2), &tree.root(), size).is_some();
                 assert_eq!(holds, rank == 1 && size == 3);
             }

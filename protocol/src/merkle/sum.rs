@@ -41,27 +41,18 @@ pub struct SumRoot {
 impl SumRoot {
     /// The root of the tree without leaves: count 0, SHA-256 of the empty string.
     pub fn empty() -> Self {
-        SumRoot {
-            count: 0,
-            hash: empty_root(),
-        }
+        SumRoot { count: 0, hash: empty_root() }
     }
 
     fn leaf(count: u64, digest: &Digest) -> Self {
-        SumRoot {
-            count,
-            hash: hash(&[&[0x00], &count.to_be_bytes(), &digest.0]),
-        }
+        SumRoot { count, hash: hash(&[&[0x00], &count.to_be_bytes(), &digest.0]) }
     }
 
     /// The parent; `None` if the counts overflow.
     fn join(left: &Self, right: &Self) -> Option<Self> {
         let count = left.count.checked_add(right.count)?;
         let (lcount, rcount) = (left.count.to_be_bytes(), right.count.to_be_bytes());
-        Some(SumRoot {
-            count,
-            hash: hash(&[&[0x01], &lcount, &left.hash.0, &rcount, &right.hash.0]),
-        })
+        Some(SumRoot { count, hash: hash(&[&[0x01], &lcount, &left.hash.0, &rcount, &right.hash.0]) })
     }
 }
 
@@ -117,13 +108,7 @@ impl SumPath {
     ///
     /// Compare the whole root: the hash fixes the count that is returned here, but not the one that
     /// somebody wrote next to it.
-    pub fn resolve(
-        &self,
-        count: u64,
-        digest: &Digest,
-        index: u64,
-        size: u64,
-    ) -> Option<(SumRoot, u64)> {
+    pub fn resolve(&self, count: u64, digest: &Digest, index: u64, size: u64) -> Option<(SumRoot, u64)> {
         let leaf = SumRoot::leaf(count, digest);
         let mut first = 0u64;
         let root = climb(leaf, index, size, &self.0, |side, left, right| {
@@ -148,9 +133,7 @@ mod tests {
     use crate::merkle::bit_flips;
 
     fn leaves(n: u64) -> Vec<(u64, Digest)> {
-        (0..n)
-            .map(|i| (i * 7 % 5, hash(&[&i.to_be_bytes()])))
-            .collect()
+        (0..n).map(|i| (i * 7 % 5, hash(&[&i.to_be_bytes()]))).collect()
     }
 
     fn by_definition(leaves: &[(u64, Digest)]) -> SumRoot {
@@ -177,10 +160,7 @@ mod tests {
                 let path = tree.path(i);
                 let resolve = |count, index| path.resolve(count, digest, index, n);
                 assert_eq!(resolve(*count, i as u64), Some((root, first)));
-                assert_ne!(
-                    resolve(*count + 1, i as u64).map(|(root, _)| root),
-                    Some(root)
-                );
+                assert_ne!(resolve(*count + 1, i as u64).map(|(root, _)| root), Some(root));
                 for other in (0..=n).filter(|other| *other != i as u64) {
                     assert_ne!(resolve(*count, other).map(|(root, _)| root), Some(root));
                 }
@@ -224,10 +204,7 @@ mod tests {
         let digest = Digest::default();
         let tree = SumTree::new(vec![(u64::MAX, digest), (0, digest)]);
         assert_eq!(tree.root().count, u64::MAX);
-        let sibling = SumRoot {
-            count: u64::MAX,
-            hash: digest,
-        };
+        let sibling = SumRoot { count: u64::MAX, hash: digest };
         let path = SumPath(vec![sibling]);
         assert!(path.resolve(0, &digest, 0, 2).is_some());
         assert!(path.resolve(1, &digest, 0, 2).is_none());

@@ -55,9 +55,7 @@ pub fn path(leaves: &[Digest], index: usize) -> Path {
 /// The root that `leaf` (a leaf hash), as leaf `index` of `size`, leads to along `path`. `None`
 /// unless the path has exactly the length that (index, size) asks for.
 pub fn root_from_path(leaf: Digest, index: u64, size: u64, path: &Path) -> Option<Digest> {
-    climb(leaf, index, size, &path.0, |_, left, right| {
-        join(left, right)
-    })
+    climb(leaf, index, size, &path.0, |_, left, right| join(left, right))
 }
 
 /// A list of digests that proves something about a tree: the siblings of a leaf from the bottom
@@ -138,11 +136,7 @@ mod tests {
             assert_eq!(tree.len() as u64, n);
             for (i, leaf) in leaves.iter().enumerate() {
                 let path = tree.path(i);
-                assert_eq!(
-                    root_from_path(*leaf, i as u64, n, &path),
-                    Some(expected),
-                    "{i} of {n}"
-                );
+                assert_eq!(root_from_path(*leaf, i as u64, n, &path), Some(expected), "{i} of {n}");
                 for other in (0..n).filter(|other| *other != i as u64) {
                     assert_ne!(root_from_path(*leaf, other, n, &path), Some(expected));
                 }

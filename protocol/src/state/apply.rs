@@ -283,8 +283,14 @@ impl Draft {
             }
             if !custody.check(header, digest, slice, &self.federation)?.delivered {
                 let holders = custody.receipts.iter().map(Receipt::holder).collect();
-                let value =
-                    Pending { epoch: self.state.epoch, position: self.headers, origin, slice: slice.root, holders };
+                let value = Pending {
+                    epoch: self.state.epoch,
+                    position: self.headers,
+                    origin,
+                    number: header.number,
+                    slice: slice.root,
+                    holders,
+                };
                 pending.push((PendingKey { destination: slice.destination, header: digest }, value));
             }
         }

@@ -134,11 +134,14 @@ pub struct Pending {
     /// The header's origin.
     #[n(2)]
     pub origin: NodeId,
-    /// The slice root.
+    /// The header's number.
     #[n(3)]
+    pub number: u64,
+    /// The slice root.
+    #[n(4)]
     pub slice: Digest,
     /// Who holds it.
-    #[n(4)]
+    #[n(5)]
     pub holders: Vec<NodeId>,
 }
 

@@ -3,7 +3,6 @@
 use minicbor::{Decode, Encode};
 
 use crate::attestation::DeliveryProof;
-use crate::batch::Header;
 use crate::crypto::{MailboxId, NodeId};
 use crate::cut::Cut;
 use crate::digest::Digest;
@@ -12,9 +11,9 @@ use crate::genesis::Genesis;
 use crate::receipt::Sealed;
 use crate::record::OwnerSigned;
 use crate::seq::Seq;
-use crate::signed::Signed;
-use crate::slice::SliceBody;
+use crate::slice::SliceKey;
 use crate::state::HomeProof;
+use crate::wire::mail::SliceParcel;
 
 /// A question.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -34,9 +33,9 @@ pub enum Question {
     /// The cuts after an epoch, as many as fit.
     #[n(4)]
     Cuts(#[n(0)] u64),
-    /// A slice that this node holds: header digest, destination.
+    /// A slice that this node holds, or can cut again from a batch of its own.
     #[n(5)]
-    Slice(#[n(0)] Digest, #[n(1)] NodeId),
+    Slice(#[n(0)] SliceKey),
     /// Whether a message is with a recipient, finally; answered when it is, or after about two heartbeats.
     #[n(6)]
     Delivery(#[n(0)] MailboxId, #[n(1)] Seq),
@@ -65,7 +64,7 @@ pub enum Reply {
     Cuts(#[n(0)] Vec<Cut>),
     /// A slice, with its header.
     #[n(5)]
-    Slice(#[n(0)] Box<Signed<Header>>, #[n(1)] Box<SliceBody>),
+    Slice(#[n(0)] Box<SliceParcel>),
     /// The delivery proof; none yet if the message is not there finally.
     #[n(6)]
     Delivery(#[n(0)] Option<Box<DeliveryProof>>),

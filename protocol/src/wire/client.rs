@@ -78,10 +78,10 @@ pub struct Settled {
 pub enum Answer {
     /// The bundle is where it must be.
     #[n(0)]
-    Accepted(#[n(0)] AcceptedProof),
+    Accepted(#[n(0)] Box<AcceptedProof>),
     /// The bundle has its place in the order.
     #[n(1)]
-    Ordered(#[n(0)] OrderedProof),
+    Ordered(#[n(0)] Box<OrderedProof>),
     /// The bundle is not taken.
     #[n(2)]
     Refused(#[n(0)] Refusal),

@@ -5,9 +5,9 @@ use minicbor::{Decode, Encode};
 use crate::batch::Header;
 use crate::crypto::NodeId;
 use crate::digest::Digest;
-use crate::receipt::{CustodyRequest, ReceiptBody, ReceiptItem};
+use crate::receipt::{CustodyRequest, Receipt};
 use crate::signed::Signed;
-use crate::slice::SliceBody;
+use crate::slice::{SliceBody, SliceKey};
 
 /// From the origin to the holder.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -45,14 +45,11 @@ pub struct SliceParcel {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct SliceName {
-    /// The header's digest.
+    /// The slice.
     #[n(0)]
-    pub header: Digest,
-    /// Whom the slice is for.
-    #[n(1)]
-    pub destination: NodeId,
+    pub slice: SliceKey,
     /// For a custodian: the request.
-    #[n(2)]
+    #[n(1)]
     pub request: Option<Signed<CustodyRequest>>,
 }
 
@@ -67,13 +64,13 @@ pub enum Homeward {
     Credit(#[n(0)] u64),
     /// The slices of one disk sync, signed for.
     #[n(2)]
-    Receipts(#[n(0)] Signed<ReceiptBody>, #[n(1)] Vec<ReceiptItem>),
+    Receipts(#[n(0)] Vec<Receipt>),
     /// The slice that was to be resumed is not here.
     #[n(3)]
-    Missing(#[n(0)] Digest, #[n(1)] NodeId),
+    Missing(#[n(0)] SliceKey),
     /// The slice is not taken.
     #[n(4)]
-    Refused(#[n(0)] Digest, #[n(1)] NodeId, #[n(2)] String),
+    Refused(#[n(0)] SliceKey, #[n(1)] String),
     /// Whether the holder has caught up with the cuts and takes slices that are for itself.
     #[n(5)]
     Ready(#[n(0)] bool),

@@ -69,11 +69,7 @@ enum End {
 }
 
 impl MapProof {
-    pub(super) fn new(
-        location: &Digest,
-        siblings: Vec<(u8, Digest)>,
-        end: Option<(Digest, Digest)>,
-    ) -> Self {
+    pub(super) fn new(location: &Digest, siblings: Vec<(u8, Digest)>, end: Option<(Digest, Digest)>) -> Self {
         let turns = siblings.into_iter();
         MapProof {
             way: Way(turns.map(|(bit, sibling)| Turn { bit, sibling }).collect()),
@@ -98,10 +94,7 @@ impl MapProof {
         }
         let (leaf, answer) = match &self.end {
             End::Present { value } => (leaf_hash(location, value), Some(*value)),
-            End::Other {
-                location: other,
-                value,
-            } => {
+            End::Other { location: other, value } => {
                 let same_way = |turn: &Turn| bit_of(other, turn.bit) == bit_of(location, turn.bit);
                 if other == location || !turns.iter().all(same_way) {
                     return None;
@@ -110,13 +103,10 @@ impl MapProof {
             }
             End::Empty => return (turns.is_empty() && *root == empty_root()).then_some(None),
         };
-        let found = turns
-            .iter()
-            .rev()
-            .fold(leaf, |node, turn| match bit_of(location, turn.bit) {
-                0 => node_hash(turn.bit, &node, &turn.sibling),
-                _ => node_hash(turn.bit, &turn.sibling, &node),
-            });
+        let found = turns.iter().rev().fold(leaf, |node, turn| match bit_of(location, turn.bit) {
+            0 => node_hash(turn.bit, &node, &turn.sibling),
+            _ => node_hash(turn.bit, &turn.sibling, &node),
+        });
         (found == *root).then_some(answer)
     }
 }

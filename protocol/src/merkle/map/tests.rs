@@ -43,15 +43,8 @@ fn check(map: &Map) {
                 let second = leaves.len();
                 below(&node.sides[1], u16::from(node.bit) + 1, leaves);
                 let (left, right) = leaves[first..].split_at(second - first);
-                assert!(
-                    left.iter()
-                        .all(|(location, _)| bit_of(location, node.bit) == 0)
-                );
-                assert!(
-                    right
-                        .iter()
-                        .all(|(location, _)| bit_of(location, node.bit) == 1)
-                );
+                assert!(left.iter().all(|(location, _)| bit_of(location, node.bit) == 0));
+                assert!(right.iter().all(|(location, _)| bit_of(location, node.bit) == 1));
             }
         }
     }
@@ -81,10 +74,7 @@ fn bits_are_counted_from_the_highest() {
     for (bit, location) in (0..=255u8).zip(&locations[1..]) {
         assert_eq!(first_difference(&locations[0], location), Some(bit));
         assert_eq!(bit_of(location, bit), 1);
-        assert_eq!(
-            (0..=255).filter(|bit| bit_of(location, *bit) == 1).count(),
-            1
-        );
+        assert_eq!((0..=255).filter(|bit| bit_of(location, *bit) == 1).count(), 1);
     }
     assert_eq!(first_difference(&locations[0], &locations[0]), None);
 }
@@ -173,11 +163,20 @@ fn a_present_key_cannot_be_shown_absent() {
     };
     let present = with_end(0, &[value]).verify_at(&root, &location);
     assert_eq!(present, Some(Some(value)));
-    assert_eq!(
-        with_end(1, &[location, value]).verify_at(&root, &location),
-        None
-    );
+    assert_eq!(with_end(1, &[location, value]).verify_at(&root, &location), None);
     assert_eq!(with_end(2, &[]).verify_at(&root, &location), None);
+}
+
+/// A leaf that a liar put on the wrong side of a node ends nobody's way.
+#[test]
+fn a_misplaced_leaf_proves_nothing() {
+    let (misplaced, asked) = (Digest([0xff; 32]), Digest([0x00; 32]));
+    let (value, sibling) = (hash(&[b"value"]), hash(&[b"sibling"]));
+    let root = node_hash(0, &leaf_hash(&misplaced, &value), &sibling);
+    for location in [misplaced, asked] {
+        let proof = MapProof::new(&location, vec![(0, sibling)], Some((misplaced, value)));
+        assert_eq!(proof.verify_at(&root, &location), None);
+    }
 }
 
 /// The leaf of another key is no proof of absence unless the key's own way leads there.
@@ -228,9 +227,7 @@ fn changes_behave_as_in_a_plain_map() {
     // A fixed sequence of a linear congruential generator (Knuth's MMIX constants).
     let mut state = 1u64;
     for round in 0..4000u32 {
-        state = state
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         let (key, action) = ((state >> 33) as u32 % 300, (state >> 60) as u32);
         if action < 6 {
             assert_eq!(map.remove(&key), model.remove(&key).is_some());

@@ -1,0 +1,404 @@
+//! Whether a mailbox's log is what the cuts make it be: a state machine without IO.
+//!
+//! A [`LogVerifier`] follows one log entry by entry. Each entry must carry its own proof, stand at the next index and
+//! after the entry before it in log order; each attestation must name the log that the entries make. It keeps the
+//! log's right edge, and the leaves since the last size that can still be asked for: so it can say the root at every
+//! size from there on, and forgets the rest ([`LogVerifier::release`]).
+//!
+//! It decides only what is *true* of the log. What the application gets to see of it, and when, is
+//! [`crate::delivery`]'s.
+
+use minicbor::{Decode, Encode};
+use postroad_protocol::attestation::{LogHead, LogLeaf, MailboxAttestation};
+use postroad_protocol::cut::CutHeader;
+use postroad_protocol::entry::{Entry, Placed};
+use postroad_protocol::merkle::log::Frontier;
+use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Seq, VerifyError};
+
+/// Why a home's word does not hold. What fails here is never acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// A signature or a path does not hold.
+    #[error("a proof does not hold: {0}")]
+    Proof(#[from] VerifyError),
+    /// Not the next entry.
+    #[error("log entry {found} came where entry {expected} is due")]
+    Index {
+        /// The index that is due.
+        expected: u64,
+        /// The index that came.
+        found: u64,
+    },
+    /// An entry for somebody else.
+    #[error("log entry {index} is addressed to {recipient}")]
+    NotMine {
+        /// The entry.
+        index: u64,
+        /// Its recipient.
+        recipient: MailboxId,
+    },
+    /// An entry that is settled before it was ordered.
+    #[error("log entry {index} is settled in epoch {settled}, before its own epoch {epoch}")]
+    SettledEarly {
+        /// The entry.
+        index: u64,
+        /// The epoch that is said to have settled it.
+        settled: u64,
+        /// The epoch that ordered it.
+        epoch: u64,
+    },
+    /// An entry that does not come after the one before it.
+    #[error("log entry {index} ({seq}) does not come after the entry before it ({before})")]
+    Order {
+        /// The entry.
+        index: u64,
+        /// Its sequence number.
+        seq: Seq,
+        /// That of the entry before.
+        before: Seq,
+    },
+    /// An entry read again that is not what it was.
+    #[error("log entry {index} is not the one that was read before")]
+    Changed {
+        /// The entry.
+        index: u64,
+    },
+    /// An attested root that is not the log's.
+    #[error("attestation {number} names another log of {size} entries than the one delivered")]
+    Root {
+        /// The attestation's number.
+        number: u64,
+        /// The size.
+        size: u64,
+    },
+    /// An attested log shorter than an earlier one.
+    #[error("attestation {number} names {size} entries, an earlier one {before}")]
+    Shrunk {
+        /// The attestation's number.
+        number: u64,
+        /// Its size.
+        size: u64,
+        /// The earlier size.
+        before: u64,
+    },
+    /// Two attestations with one number.
+    #[error("two different attestations have the number {number}")]
+    TwoAttestations {
+        /// The number.
+        number: u64,
+    },
+    /// The attested last epoch is not that of the last entry.
+    #[error("attestation {number} names {attested} as the last entry's epoch, which is {found}")]
+    LastEpoch {
+        /// The attestation's number.
+        number: u64,
+        /// What it says.
+        attested: u64,
+        /// What is.
+        found: u64,
+    },
+    /// An entry of an epoch that was attested to be complete.
+    #[error("log entry {index} is settled in epoch {settled}, but everything up to {attested} was attested without it")]
+    AfterAttested {
+        /// The entry.
+        index: u64,
+        /// Its settling epoch.
+        settled: u64,
+        /// The attested epoch.
+        attested: u64,
+    },
+    /// A message in strict order below what the home had called settled.
+    #[error("{seq} came after everything below {below_epoch}.{below_position} was said to be there")]
+    BelowSettled {
+        /// The message.
+        seq: Seq,
+        /// The epoch of the bound.
+        below_epoch: u64,
+        /// The position of the bound.
+        below_position: u32,
+    },
+    /// A sender that knows another cut of one epoch: somebody certified two orders.
+    #[error("the sender of {seq} knows another cut of epoch {epoch} than this mailbox's home shows")]
+    SplitOrder {
+        /// The message.
+        seq: Seq,
+        /// The epoch.
+        epoch: u64,
+    },
+}
+
+/// An entry that holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// Its index in the log.
+    pub index: u64,
+    /// Its leaf.
+    pub leaf: LogLeaf,
+    /// What it amounts to.
+    pub placed: Placed,
+}
+
+/// What an attestation amounts to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attested {
+    /// The log is complete up to this epoch, and it is the log that was delivered.
+    Holds {
+        /// The epoch.
+        epoch: u64,
+        /// The attested size, all of which was delivered.
+        size: u64,
+        /// Whether a cut has anchored the attestation.
+        is_final: bool,
+    },
+    /// Entries that it covers are still to come; it is kept, and checked when they have.
+    Ahead {
+        /// Its size.
+        size: u64,
+    },
+    /// Older than what was checked before, and not needed.
+    Old,
+}
+
+/// The newest attestation that was found to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Mark {
+    /// The home's incarnation.
+    #[n(0)]
+    pub incarnation: u64,
+    /// The attestation's number.
+    #[n(1)]
+    pub number: u64,
+    /// Its digest.
+    #[n(2)]
+    pub digest: Digest,
+    /// Complete up to this epoch.
+    #[n(3)]
+    pub epoch: u64,
+    /// How many entries it covers.
+    #[n(4)]
+    pub size: u64,
+}
+
+/// Follows one mailbox's log.
+///
+/// ```
+/// use postroad_client::verify_log::LogVerifier;
+/// # let (mailbox, home) = (postroad_protocol::PublicKey([1; 32]), postroad_protocol::PublicKey([2; 32]));
+///
+/// let verifier = LogVerifier::new(mailbox, home);
+/// assert_eq!(verifier.next_index(), 0);
+/// assert_eq!(verifier.head().size, 0);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct LogVerifier {
+    #[n(0)]
+    mailbox: MailboxId,
+    #[n(1)]
+    home: NodeId,
+    /// The log up to the first size whose root can still be asked for.
+    #[n(2)]
+    base: Frontier,
+    /// The last leaf under `base`.
+    #[n(3)]
+    before: Option<LogLeaf>,
+    /// The leaves from there on.
+    #[n(4)]
+    tail: Vec<LogLeaf>,
+    #[n(5)]
+    mark: Option<Mark>,
+    /// The newest attestation of more entries than there are.
+    #[n(6)]
+    waiting: Option<MailboxAttestation>,
+}
+
+impl LogVerifier {
+    /// A verifier at the start of the log of `mailbox`, hosted by `home`.
+    pub fn new(mailbox: MailboxId, home: NodeId) -> LogVerifier {
+        LogVerifier::resume(mailbox, home, Frontier::new(), None, None)
+    }
+
+    /// A verifier that goes on behind a log of which the right edge, the last leaf and the last attestation are known.
+    pub fn resume(
+        mailbox: MailboxId,
+        home: NodeId,
+        base: Frontier,
+        before: Option<LogLeaf>,
+        mark: Option<Mark>,
+    ) -> LogVerifier {
+        LogVerifier { mailbox, home, base, before, tail: Vec::new(), mark, waiting: None }
+    }
+
+    /// The index of the entry that is due.
+    pub fn next_index(&self) -> u64 {
+        self.base.size() + self.tail.len() as u64
+    }
+
+    /// The log so far.
+    pub fn head(&self) -> LogHead {
+        self.head_at(self.next_index()).expect("the whole log is never below its own base")
+    }
+
+    /// The log when it had `size` entries; none if that was released, or is still to come.
+    pub fn head_at(&self, size: u64) -> Option<LogHead> {
+        self.frontier_at(size).map(|frontier| LogHead { size, root: frontier.root() })
+    }
+
+    /// The log's right edge when it had `size` entries; none as for [`LogVerifier::head_at`].
+    pub fn frontier_at(&self, size: u64) -> Option<Frontier> {
+        let count = usize::try_from(size.checked_sub(self.base.size())?).ok()?;
+        let mut frontier = self.base.clone();
+        for leaf in self.tail.get(..count)? {
+            frontier.append(leaf.hash());
+        }
+        Some(frontier)
+    }
+
+    /// The newest attestation that was found to hold.
+    pub fn mark(&self) -> Option<Mark> {
+        self.mark
+    }
+
+    /// Nobody asks any more for the log at sizes below `size`.
+    pub fn release(&mut self, size: u64) {
+        let keep = self.mark.map_or(0, |mark| mark.size).max(self.base.size());
+        let size = size.min(keep).min(self.next_index());
+        let count = size.saturating_sub(self.base.size()) as usize;
+        for leaf in self.tail.drain(..count) {
+            self.base.append(leaf.hash());
+            self.before = Some(leaf);
+        }
+    }
+
+    /// Checks an entry that was ordered by `cut`, which must be certified, without adding it.
+    ///
+    /// # Errors
+    /// [`Violation`].
+    pub fn check(&self, entry: &Entry, cut: &CutHeader, federation: &Federation) -> Result<Checked, Violation> {
+        let index = entry.log_index;
+        let placed = entry.proof.verify(cut, federation)?;
+        if placed.recipient != self.mailbox {
+            return Err(Violation::NotMine { index, recipient: placed.recipient });
+        }
+        let seq = placed.seq;
+        if entry.settled < seq.epoch {
+            return Err(Violation::SettledEarly { index, settled: entry.settled, epoch: seq.epoch });
+        }
+        let leaf = LogLeaf { settled: entry.settled, seq, message: placed.id, own: placed.own };
+        Ok(Checked { index, leaf, placed })
+    }
+
+    /// Checks an entry that was read before, when its leaf was `known`.
+    ///
+    /// # Errors
+    /// [`Violation::Changed`] when it is another one now, and those of [`LogVerifier::check`].
+    pub fn again(
+        &self,
+        entry: &Entry,
+        cut: &CutHeader,
+        known: &LogLeaf,
+        federation: &Federation,
+    ) -> Result<Checked, Violation> {
+        let checked = self.check(entry, cut, federation)?;
+        if checked.leaf == *known { Ok(checked) } else { Err(Violation::Changed { index: entry.log_index }) }
+    }
+
+    /// Takes the next entry, which was ordered by `cut`, which must be certified. On an error nothing has changed.
+    ///
+    /// # Errors
+    /// [`Violation`].
+    pub fn entry(&mut self, entry: &Entry, cut: &CutHeader, federation: &Federation) -> Result<Checked, Violation> {
+        let expected = self.next_index();
+        let index = entry.log_index;
+        if index != expected {
+            return Err(Violation::Index { expected, found: index });
+        }
+        let checked = self.check(entry, cut, federation)?;
+        let leaf = checked.leaf;
+        if let Some(last) = self.tail.last().or(self.before.as_ref())
+            && last.order() >= leaf.order()
+        {
+            return Err(Violation::Order { index, seq: leaf.seq, before: last.seq });
+        }
+        if let Some(mark) = self.mark
+            && index >= mark.size
+            && leaf.settled <= mark.epoch
+        {
+            return Err(Violation::AfterAttested { index, settled: leaf.settled, attested: mark.epoch });
+        }
+        self.tail.push(leaf);
+        Ok(checked)
+    }
+
+    /// Takes an attestation. On an error nothing has changed.
+    ///
+    /// # Errors
+    /// [`Violation`].
+    pub fn attested(
+        &mut self,
+        attestation: &MailboxAttestation,
+        federation: &Federation,
+    ) -> Result<Attested, Violation> {
+        attestation.verify(&self.mailbox, &self.home, federation)?;
+        let size = attestation.log.log.size;
+        if size > self.next_index() {
+            self.waiting = Some(attestation.clone());
+            return Ok(Attested::Ahead { size });
+        }
+        self.compare(attestation, federation)
+    }
+
+    /// Checks the attestation that waited for entries, once they are all there.
+    ///
+    /// # Errors
+    /// [`Violation`].
+    pub fn caught_up(&mut self, federation: &Federation) -> Result<Option<Attested>, Violation> {
+        let next = self.next_index();
+        match self.waiting.take_if(|waiting| waiting.log.log.size <= next) {
+            Some(attestation) => self.compare(&attestation, federation).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn compare(&mut self, attestation: &MailboxAttestation, federation: &Federation) -> Result<Attested, Violation> {
+        let body = &attestation.attestation.body;
+        let digest = attestation.attestation.digest(federation);
+        let (number, size) = (body.number, attestation.log.log.size);
+        if let Some(mark) = self.mark {
+            if number == mark.number && body.incarnation == mark.incarnation && digest != mark.digest {
+                return Err(Violation::TwoAttestations { number });
+            }
+            if number > mark.number && size < mark.size {
+                return Err(Violation::Shrunk { number, size, before: mark.size });
+            }
+        }
+        let Some(head) = self.head_at(size) else {
+            return Ok(Attested::Old);
+        };
+        if head != attestation.log.log {
+            return Err(Violation::Root { number, size });
+        }
+        let last = match size.checked_sub(self.base.size()).and_then(|count| count.checked_sub(1)) {
+            Some(at) => self.tail.get(at as usize),
+            None => self.before.as_ref(),
+        };
+        let found = last.map_or(0, |leaf| leaf.settled);
+        if attestation.log.last_epoch != found {
+            return Err(Violation::LastEpoch { number, attested: attestation.log.last_epoch, found });
+        }
+        let after = self.tail.get((size - self.base.size()) as usize);
+        if let Some(leaf) = after.filter(|leaf| leaf.settled <= body.epoch) {
+            return Err(Violation::AfterAttested { index: size, settled: leaf.settled, attested: body.epoch });
+        }
+        if self.mark.is_none_or(|mark| number >= mark.number) {
+            let incarnation = body.incarnation;
+            self.mark = Some(Mark { incarnation, number, digest, epoch: body.epoch, size });
+        }
+        Ok(Attested::Holds { epoch: body.epoch, size, is_final: attestation.anchor.is_some() })
+    }
+}
+
+#[cfg(test)]
+#[path = "verify_log_tests.rs"]
+mod tests;

@@ -1,0 +1,221 @@
+//! The inbox takes bundles from clients: limits, registration, counter, validity; and holds them until they are sealed.
+//!
+//! It refuses, with a reason, what it does not take. A bundle whose counter it has seen is not taken twice: the same
+//! bytes get the answer that they had before, other bytes are told the last counter.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use postroad_protocol::bundle::Bundle;
+use postroad_protocol::state::State;
+use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Refusal, Verified};
+use postroad_store::{Read, StoreError};
+
+use crate::io::ClientId;
+use crate::tables::{self, BUNDLES, Taken};
+
+/// Senders whose last counter is remembered without asking the store.
+const MAX_REMEMBERED: usize = 65_536;
+
+/// A bundle's sender and the counter of its first message.
+pub type BundleKey = (MailboxId, u64);
+
+/// What became of a submission.
+#[derive(Debug)]
+pub enum Submitted {
+    /// It waits to be sealed, or is sealed and on its way; an answer will come.
+    Waiting,
+    /// It was taken before and is ordered.
+    Before(Taken),
+}
+
+/// Bundles waiting to be sealed, and the clients waiting for answers.
+#[derive(Debug)]
+pub struct Inbox {
+    me: NodeId,
+    federation: Federation,
+    queue: VecDeque<Bundle>,
+    queued_bytes: u64,
+    max_queued_bytes: u64,
+    last: BTreeMap<MailboxId, u64>,
+    waiting: BTreeMap<BundleKey, Waiting>,
+    min_valid_until: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    digest: Digest,
+    clients: Vec<ClientId>,
+}
+
+impl Inbox {
+    /// An empty inbox that holds at most `max_queued_bytes` of payload.
+    pub fn new(me: NodeId, federation: &Federation, max_queued_bytes: u64) -> Inbox {
+        Inbox {
+            me,
+            federation: federation.clone(),
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            max_queued_bytes,
+            last: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            min_valid_until: 0,
+        }
+    }
+
+    /// Rule 4: a restored origin takes only bundles that it cannot have taken in the time that it forgot.
+    pub fn forget_before(&mut self, valid_until: u64) {
+        self.min_valid_until = valid_until;
+    }
+
+    /// The lowest valid-until that is taken.
+    pub fn min_valid_until(&self) -> u64 {
+        self.min_valid_until
+    }
+
+    /// Takes a bundle, or says why not. `busy` is whether what is under way already fills its bounds.
+    ///
+    /// # Errors
+    /// The outer error is the store's; the inner one is the answer to the client.
+    pub fn submit(
+        &mut self,
+        client: ClientId,
+        bundle: Verified<Bundle>,
+        head: &State,
+        busy: bool,
+        store: &dyn Read,
+    ) -> Result<Result<Submitted, Refusal>, StoreError> {
+        let body = &bundle.signed.body;
+        if body.via != self.me {
+            return Ok(Err(Refusal::WrongVia { via: body.via }));
+        }
+        let key = (body.sender, body.counter);
+        let digest = bundle.signed.digest(&self.federation);
+        if let Some(waiting) = self.waiting.get_mut(&key)
+            && waiting.digest == digest
+        {
+            if !waiting.clients.contains(&client) {
+                waiting.clients.push(client);
+            }
+            return Ok(Ok(Submitted::Waiting));
+        }
+        let last = self.last_counter(&body.sender, store)?;
+        if body.counter <= last {
+            let row = tables::get::<Taken>(store, BUNDLES, &tables::mailbox_key(&body.sender, body.counter))?;
+            return Ok(match row {
+                Some(taken) if taken.bundle == digest => Ok(Submitted::Before(taken)),
+                _ => Err(Refusal::StaleCounter { last }),
+            });
+        }
+        if let Err(refusal) = self.check(&bundle, head) {
+            return Ok(Err(refusal));
+        }
+        let bytes = bundle.payload_bytes();
+        if busy || self.queued_bytes + bytes > self.max_queued_bytes {
+            return Ok(Err(Refusal::Busy));
+        }
+        if self.last.len() >= MAX_REMEMBERED {
+            // What was sealed is in the store; only what still waits must be remembered here.
+            let queued: Vec<MailboxId> = self.queue.iter().map(|bundle| bundle.signed.body.sender).collect();
+            self.last.retain(|sender, _| queued.contains(sender));
+        }
+        self.last.insert(body.sender, body.last_counter());
+        self.waiting.insert(key, Waiting { digest, clients: vec![client] });
+        self.queued_bytes += bytes;
+        self.queue.push_back(bundle.into_inner());
+        Ok(Ok(Submitted::Waiting))
+    }
+
+    fn last_counter(&mut self, sender: &MailboxId, store: &dyn Read) -> Result<u64, StoreError> {
+        if let Some(last) = self.last.get(sender) {
+            return Ok(*last);
+        }
+        let (from, to) = (tables::mailbox_key(sender, 0), tables::mailbox_key(sender, u64::MAX));
+        let row = store.last(BUNDLES, &from, &to)?;
+        let last = match row {
+            Some((key, value)) => tables::read::<Taken>(BUNDLES, &key, &value)?.last_counter,
+            None => 0,
+        };
+        Ok(last)
+    }
+
+    /// What does not depend on what was taken before.
+    fn check(&self, bundle: &Bundle, head: &State) -> Result<(), Refusal> {
+        let params = self.federation.params();
+        let body = &bundle.signed.body;
+        bundle.check_limits(params)?;
+        if head.mailbox(&body.sender).is_none() {
+            return Err(Refusal::UnknownSender { mailbox: body.sender });
+        }
+        let from = (head.epoch + 2 * params.routing_window_epochs).max(self.min_valid_until);
+        let to = (head.epoch + params.validity_epochs).max(from);
+        if !(from..=to).contains(&body.valid_until) {
+            return Err(Refusal::BadValidity { valid_until: body.valid_until, from, to });
+        }
+        for message in &bundle.messages {
+            for recipient in &message.recipients {
+                if head.mailbox(&recipient.mailbox).is_none() {
+                    return Err(Refusal::UnknownRecipient { mailbox: recipient.mailbox });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether anything waits to be sealed.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Takes what fits into one batch, in order.
+    pub fn take_batch(&mut self) -> Vec<Bundle> {
+        let limit = self.federation.params().max_batch_bytes;
+        let mut bytes = 0;
+        let mut batch = Vec::new();
+        while let Some(bundle) = self.queue.front() {
+            let size = bundle.payload_bytes();
+            if !batch.is_empty() && bytes + size > limit {
+                break;
+            }
+            bytes += size;
+            self.queued_bytes = self.queued_bytes.saturating_sub(size);
+            batch.extend(self.queue.pop_front());
+        }
+        batch
+    }
+
+    /// Puts the bundles of a dead chain back, before everything else, in their order.
+    pub fn put_back(&mut self, bundles: Vec<Bundle>) {
+        for bundle in bundles.into_iter().rev() {
+            let body = &bundle.signed.body;
+            let digest = bundle.signed.digest(&self.federation);
+            let key = (body.sender, body.counter);
+            self.waiting.entry(key).or_insert(Waiting { digest, clients: Vec::new() });
+            let last = self.last.entry(body.sender).or_insert(0);
+            *last = (*last).max(body.last_counter());
+            self.queued_bytes += bundle.payload_bytes();
+            self.queue.push_front(bundle);
+        }
+    }
+
+    /// Knows a bundle again that was sealed before a restart, so that its sender can ask after it.
+    pub fn recall(&mut self, key: BundleKey, digest: Digest) {
+        self.waiting.entry(key).or_insert(Waiting { digest, clients: Vec::new() });
+    }
+
+    /// The clients that wait for an answer about a bundle.
+    pub fn clients(&self, key: &BundleKey) -> &[ClientId] {
+        self.waiting.get(key).map_or(&[], |waiting| &waiting.clients)
+    }
+
+    /// The clients that wait for a last answer about a bundle, which is then forgotten here.
+    pub fn finish(&mut self, key: &BundleKey) -> Vec<ClientId> {
+        self.waiting.remove(key).map(|waiting| waiting.clients).unwrap_or_default()
+    }
+
+    /// A client has gone. What it submitted goes its way.
+    pub fn client_gone(&mut self, client: ClientId) {
+        for waiting in self.waiting.values_mut() {
+            waiting.clients.retain(|other| *other != client);
+        }
+    }
+}

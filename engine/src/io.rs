@@ -1,0 +1,229 @@
+//! What goes into a node's engine and what comes out.
+
+use std::sync::Arc;
+
+use postroad_protocol::attestation::{Acknowledgement, DeliveryProof};
+use postroad_protocol::bundle::Bundle;
+use postroad_protocol::cut::Cut;
+use postroad_protocol::receipt::{CustodyRequest, Fill, Receipt, Sealed};
+use postroad_protocol::record::{OwnerSigned, Record};
+use postroad_protocol::slice::{SliceIndex, SliceKey};
+use postroad_protocol::wire::client::Answer;
+use postroad_protocol::wire::mail::{Homeward, Outward, SliceParcel};
+use postroad_protocol::wire::order::ToSequencer;
+use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Refusal, Seq, Signed, Verified, VerifyError};
+use postroad_store::Write;
+
+use crate::outbox::AttestedView;
+
+/// Monotonic time, milliseconds since any beginning; drives timers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Time(pub u64);
+
+impl Time {
+    /// `ms` later.
+    #[must_use]
+    pub fn after_ms(self, ms: u64) -> Time {
+        Time(self.0.saturating_add(ms))
+    }
+
+    /// Milliseconds since `earlier`; zero if that is later.
+    pub fn since_ms(self, earlier: Time) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// What the clocks say: monotonic time, and Unix milliseconds, from which only cut time is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Now {
+    /// Monotonic.
+    pub time: Time,
+    /// Wall clock, Unix milliseconds.
+    pub wall_ms: u64,
+}
+
+/// Names one client connection, as the driver numbers them.
+pub type ClientId = u64;
+/// Names one pending question, as the driver numbers them.
+pub type Token = u64;
+
+/// A slice that was checked against its header: what a holder writes to its disk.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The slice's name.
+    pub key: SliceKey,
+    /// The slice, its header, and the request.
+    pub parcel: Arc<SliceParcel>,
+    /// Its leaves by mailbox.
+    pub index: Arc<SliceIndex>,
+}
+
+impl Held {
+    /// Checks a parcel: the header's signature, the request's, and every path of the slice.
+    ///
+    /// # Errors
+    /// [`VerifyError`] says what does not hold.
+    pub fn check(parcel: SliceParcel, federation: &Federation) -> Result<Held, VerifyError> {
+        use postroad_protocol::signed::Verify;
+        let malformed = |reason| VerifyError::Malformed { kind: "slice parcel", reason };
+        let header = &parcel.header.body;
+        let slice = header.slice(&parcel.destination).ok_or(malformed("the header names no such slice"))?;
+        parcel.header.verify(federation)?;
+        let digest = parcel.header.digest(federation);
+        if let Some(request) = &parcel.request {
+            check_request(request, &SliceKey::of(&parcel, digest), federation)?;
+        }
+        let index = parcel.body.verify(header, slice, federation)?;
+        let key = SliceKey::of(&parcel, digest);
+        Ok(Held { key, parcel: Arc::new(parcel), index: Arc::new(index) })
+    }
+}
+
+/// Checks that a request is its origin's and names this slice.
+///
+/// # Errors
+/// [`VerifyError`] says what does not hold.
+pub fn check_request(
+    request: &Signed<CustodyRequest>,
+    key: &SliceKey,
+    federation: &Federation,
+) -> Result<(), VerifyError> {
+    use postroad_protocol::signed::Verify;
+    let body = &request.body;
+    if body.origin != key.origin || body.header != key.header || body.destination != key.destination {
+        return Err(VerifyError::Malformed { kind: "custody-request", reason: "it names another slice" });
+    }
+    request.verify(federation)
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Writes up to this token are on disk.
+    Persisted(u64),
+    /// A timer that [`crate::Node::next_timeout`] asked for has come.
+    TimedOut,
+    /// The stream on which slices go to this node is up (with its greeting), or gone.
+    Holder(NodeId, bool),
+    /// The stream to the sequencer is up, with the sequencer's last epoch; or gone.
+    Sequencer(Option<u64>),
+    /// A holder's answer on that stream, its receipts verified.
+    Receipts(NodeId, Vec<Verified<Receipt>>),
+    /// A holder does not have a slice that was to be resumed.
+    Missing(NodeId, SliceKey),
+    /// A holder does not take a slice.
+    NotTaken(NodeId, SliceKey, String),
+    /// A holder says whether it is caught up.
+    Ready(NodeId, bool),
+    /// An origin opened its stream to this node.
+    Origin(NodeId),
+    /// An origin hands over a slice.
+    Slice(NodeId, Held),
+    /// An origin asks for another receipt for a slice that it handed over before (the request is checked).
+    Resume(NodeId, SliceKey, Option<Signed<CustodyRequest>>),
+    /// A slice that was asked for with [`Output::Fetch`], or that nobody had it.
+    Fetched(SliceKey, Option<Held>),
+    /// A cut, from the sequencer or from anybody.
+    Cut(Arc<Verified<Cut>>),
+    /// The cuts that were asked for with [`Output::FetchCuts`] are in, or could not be had.
+    CutsFetched,
+    /// The signing guard has let the vote for this epoch pass.
+    Voted(u64, postroad_protocol::cut::Vote),
+    /// The signing guard refuses to sign this epoch.
+    VoteRefused(u64, String),
+    /// A header with receipts is handed in, by a node or a client.
+    Sealed(Option<NodeId>, Box<Verified<Sealed>>),
+    /// A fill is handed in.
+    Fill(NodeId, Box<Verified<Fill>>),
+    /// A record is handed in.
+    Record(NodeId, Box<Verified<Record>>),
+    /// The sequencer cannot settle what has this digest.
+    Rejected(Digest, String),
+    /// A client submits a bundle.
+    Submit(ClientId, MailboxId, Box<Verified<Bundle>>),
+    /// A client has gone.
+    ClientGone(ClientId),
+    /// A client asks to be registered here.
+    Register(Token, Box<Verified<OwnerSigned>>),
+    /// An owner acknowledges.
+    Acknowledge(Box<Verified<Signed<Acknowledgement>>>),
+    /// Somebody asks whether a message is with a mailbox of this node.
+    Delivery(Token, MailboxId, Seq),
+    /// The group of inputs is over: what waits for company is sealed.
+    Flush,
+    /// The node is about to stop: take nothing new.
+    Drain,
+}
+
+/// What to do. Outputs are carried out in order.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Write; once everything so far is durable, answer with [`Input::Persisted`] of this token.
+    Persist(u64, Vec<Write>),
+    /// To a holder, on the stream that this node opened to it.
+    ToHolder(NodeId, Box<Outward>),
+    /// To an origin, on the stream that it opened to this node.
+    ToOrigin(NodeId, Homeward),
+    /// To every origin that has a stream to this node.
+    ToOrigins(Homeward),
+    /// To the sequencer.
+    ToSequencer(Box<ToSequencer>),
+    /// Ask the signing guard for the vote on the cut of this epoch and digest.
+    Vote(u64, Digest),
+    /// A new certified cut, for everybody who follows.
+    Publish(Arc<Verified<Cut>>),
+    /// What this node handed in cannot be settled.
+    Reject(NodeId, Digest, String),
+    /// An answer to a client: about the bundle with this counter.
+    Answer(ClientId, u64, Box<Answer>),
+    /// The registration is settled, or refused.
+    Registered(Token, Result<(), Refusal>),
+    /// The answer to [`Input::Delivery`].
+    Delivery(Token, Option<Box<DeliveryProof>>),
+    /// Get a slice from any of these nodes.
+    Fetch(SliceKey, Vec<NodeId>),
+    /// Get the cuts after this epoch, from any node.
+    FetchCuts(u64),
+    /// A cut was applied: the last epoch, and the last epoch whose mail is in the logs.
+    Applied(u64, u64),
+    /// A new attestation is signed, or has become final.
+    Attested(Arc<AttestedView>),
+    /// Something that an operator may want to know.
+    Report(Report),
+    /// The node cannot go on; the process must stop.
+    Fatal(String),
+}
+
+/// Events for logs and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// This node's start is settled: from now on it signs.
+    Started {
+        /// Its incarnation.
+        incarnation: u64,
+    },
+    /// A destination is away: its slices go to custodians.
+    Away {
+        /// The destination.
+        node: NodeId,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A destination is back.
+    Back {
+        /// The destination.
+        node: NodeId,
+    },
+    /// A chain of headers can never be included; its bundles are sealed again.
+    Resealed {
+        /// How many batches died.
+        batches: u64,
+    },
+    /// Something from a peer was not taken.
+    Refused {
+        /// The peer, if it is a node.
+        peer: Option<NodeId>,
+        /// Why.
+        reason: String,
+    },
+}

@@ -1,0 +1,204 @@
+//! Following cuts: each is applied, written, and carried to every room that it concerns.
+
+use std::sync::Arc;
+
+use postroad_protocol::attestation::Anchor;
+use postroad_protocol::cut::{Cut, HeaderProof};
+use postroad_protocol::entry::OrderedProof;
+use postroad_protocol::record::Record;
+use postroad_protocol::wire::client::Answer;
+use postroad_protocol::{Refusal, Verified};
+use postroad_store::{Read, StoreError, Write};
+
+use super::{Node, Phase};
+use crate::io::{Now, Output, Report};
+use crate::tables::{self, BATCHES, BUNDLES, CUTS, PLACES, StoredBatch, Taken};
+
+/// Cuts ahead of a missing one that are kept.
+const MAX_EARLY_CUTS: usize = 256;
+
+impl Node {
+    /// A cut came. It is applied if it is the next one; a gap is fetched.
+    pub(super) fn follow(
+        &mut self,
+        cut: Arc<Verified<Cut>>,
+        now: Now,
+        store: &dyn Read,
+        out: &mut Vec<Output>,
+    ) -> Result<(), StoreError> {
+        let epoch = cut.certified.header.epoch;
+        let head = self.ledger.head().epoch;
+        if epoch <= head {
+            return Ok(());
+        }
+        if epoch > head + 1 {
+            if self.early_cuts.len() < MAX_EARLY_CUTS {
+                self.early_cuts.insert(epoch, cut);
+            }
+            if !self.fetching_cuts {
+                self.fetching_cuts = true;
+                out.push(Output::FetchCuts(head));
+            }
+            return Ok(());
+        }
+        let mut next = Some(cut);
+        while let Some(cut) = next {
+            if !self.apply_cut(&cut, store, out)? {
+                break;
+            }
+            let head = self.ledger.head().epoch;
+            self.early_cuts = self.early_cuts.split_off(&(head + 1));
+            next = self.early_cuts.remove(&(head + 1));
+        }
+        self.check_start(store, out)?;
+        self.pursue_start_after_catching_up(out);
+        self.reseal_if_dead(store, out)?;
+        self.pursue_pending(store, out)?;
+        let early = std::mem::take(&mut self.early_slices);
+        for (from, held) in early {
+            self.slice(from, held, store, out)?;
+        }
+        let _ = now;
+        out.push(Output::Applied(self.ledger.head().epoch, self.receiver.delivered()));
+        Ok(())
+    }
+
+    /// The moment at which the last cut that the sequencer had is applied, the start can be handed in.
+    fn pursue_start_after_catching_up(&mut self, out: &mut Vec<Output>) {
+        if self.phase == Phase::Joining && self.sequencer_epoch == Some(self.ledger.head().epoch) {
+            self.pursue_start(out);
+        }
+    }
+
+    /// Applies the next cut. Returns whether it is valid.
+    fn apply_cut(
+        &mut self,
+        cut: &Arc<Verified<Cut>>,
+        store: &dyn Read,
+        out: &mut Vec<Output>,
+    ) -> Result<bool, StoreError> {
+        let mut writes = match self.ledger.apply(cut) {
+            Ok(writes) => writes,
+            Err(invalid) => {
+                let reason = format!("a certified cut is not valid, and is not followed: {invalid}");
+                out.push(Output::Report(Report::Refused { peer: Some(self.config.federation.sequencer()), reason }));
+                return Ok(false);
+            }
+        };
+        for record in &cut.body.records {
+            if let Record::Register(signed) = record {
+                self.registered(signed, out);
+            }
+        }
+        writes.extend(self.receiver.cut(cut));
+        if cut.body.headers.iter().any(|sealed| sealed.header.body.origin == self.me) {
+            for proof in cut.body.header_proofs(&self.config.federation) {
+                if proof.header.body.origin == self.me {
+                    self.included(cut, proof, &mut writes, out);
+                }
+            }
+        }
+        self.persist(writes, out);
+        self.deliver(store, out)?;
+        Ok(true)
+    }
+
+    /// A header of this node's was included: its senders get their places, its attestation is final.
+    fn included(&mut self, cut: &Cut, order: HeaderProof, writes: &mut Vec<Write>, out: &mut Vec<Output>) {
+        let federation = &self.config.federation;
+        let certified = &cut.certified;
+        let place = (certified.header.epoch, order.position);
+        writes.push(tables::put(PLACES, tables::number_key(order.header.body.number), &place));
+        if let Some(attestation) = order.header.body.attestation {
+            let anchor = Anchor { cut: certified.clone(), header: order.clone() };
+            if let Some(view) = self.outbox.anchored(attestation.number, anchor) {
+                out.push(Output::Attested(view));
+            }
+        }
+        let weak = cut.body.headers[order.position as usize].is_weak(federation);
+        let Some(flight) = self.router.included(&order.header.digest(federation)) else { return };
+        for (ordinal, (key, path)) in flight.bundles.iter().zip(flight.paths).enumerate() {
+            let clients = self.inbox.finish(key);
+            if clients.is_empty() {
+                continue;
+            }
+            let proof =
+                OrderedProof { cut: certified.clone(), order: order.clone(), ordinal: ordinal as u32, path, weak };
+            for client in clients {
+                out.push(Output::Answer(client, key.1, Box::new(Answer::Ordered(Box::new(proof.clone())))));
+            }
+        }
+    }
+
+    /// The proof for a bundle that was ordered before.
+    pub(super) fn ordered_proof(&self, taken: &Taken, store: &dyn Read) -> Result<Option<OrderedProof>, StoreError> {
+        let federation = &self.config.federation;
+        let key = tables::number_key(taken.batch);
+        let Some((epoch, position)) = tables::get::<(u64, u32)>(store, PLACES, &key)? else { return Ok(None) };
+        let Some(batch) = tables::get::<StoredBatch>(store, BATCHES, &key)? else { return Ok(None) };
+        let Some(cut) = tables::get::<Cut>(store, CUTS, &tables::number_key(epoch))? else { return Ok(None) };
+        let order = cut.body.header_proofs(federation).into_iter().nth(position as usize);
+        let path = batch.route(federation.id()).paths.into_iter().nth(taken.ordinal as usize);
+        let (Some(order), Some(path)) = (order, path) else { return Ok(None) };
+        let weak = cut.body.headers[position as usize].is_weak(federation);
+        Ok(Some(OrderedProof { cut: cut.certified, order, ordinal: taken.ordinal, path, weak }))
+    }
+
+    /// Delivers what is owed and here.
+    pub(super) fn deliver(&mut self, store: &dyn Read, out: &mut Vec<Output>) -> Result<(), StoreError> {
+        let writes = self.receiver.deliver(&mut self.outbox, store, out)?;
+        if !writes.is_empty() {
+            self.persist(writes, out);
+        }
+        Ok(())
+    }
+
+    /// Goes on with pending slices.
+    pub(super) fn pursue_pending(&mut self, store: &dyn Read, out: &mut Vec<Output>) -> Result<(), StoreError> {
+        let token = self.next_token();
+        if self.receiver.pursue_pending(token, store, out)? {
+            out.push(Output::Persist(token, Vec::new()));
+        }
+        Ok(())
+    }
+
+    /// If the chain under way can never be included, its bundles are sealed again, in order; those that have expired
+    /// are told so.
+    fn reseal_if_dead(&mut self, store: &dyn Read, out: &mut Vec<Output>) -> Result<(), StoreError> {
+        if self.phase == Phase::Joining || !self.router.is_dead(self.ledger.head()) {
+            return Ok(());
+        }
+        let batches = self.router.flights().count() as u64;
+        let (bundles, mut writes) = self.router.bury(store)?;
+        let lowest = (self.ledger.head().epoch + 1).max(self.inbox.min_valid_until());
+        let (alive, expired): (Vec<_>, Vec<_>) =
+            bundles.into_iter().partition(|bundle| bundle.signed.body.valid_until >= lowest);
+        for bundle in expired {
+            let body = &bundle.signed.body;
+            writes.push(tables::delete(BUNDLES, tables::mailbox_key(&body.sender, body.counter)));
+            let refusal = Refusal::Expired { valid_until: body.valid_until };
+            for client in self.inbox.finish(&(body.sender, body.counter)) {
+                out.push(Output::Answer(client, body.counter, Box::new(Answer::Refused(refusal.clone()))));
+            }
+        }
+        self.inbox.put_back(alive);
+        out.push(Output::Report(Report::Resealed { batches }));
+        // The new batches are written together with the removal of the old ones, so that a crash finds one or the other.
+        let mut sealed = Vec::new();
+        while !self.inbox.is_empty() {
+            let bundles = self.inbox.take_batch();
+            let count = bundles.len() as u32;
+            let token = self.token + 1;
+            let batch = self.router.seal(bundles, None, self.ledger.head(), token);
+            if let Some((key, body)) = batch.own {
+                sealed.push((key, body, count));
+            }
+            writes.extend(batch.writes);
+        }
+        for (key, body, count) in sealed {
+            self.receiver.remember_own(key, &body, count);
+        }
+        self.persist(writes, out);
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! Hosting: registrations that clients ask for, until a cut settles them.
+
+use postroad_protocol::record::{CoSigned, OwnerSigned, Record};
+use postroad_protocol::{Digest, MailboxId, Refusal, Verified};
+
+use super::{Admission, Node, Phase};
+use crate::io::{Output, Token};
+
+/// Registrations under way, at most.
+const MAX_REGISTERING: usize = 1_024;
+
+/// A registration under way.
+#[derive(Debug)]
+pub(super) struct Registering {
+    digest: Digest,
+    record: Verified<Record>,
+    tokens: Vec<Token>,
+}
+
+impl Node {
+    /// A client asks to be registered here.
+    pub(super) fn register(&mut self, token: Token, owner: Verified<OwnerSigned>, out: &mut Vec<Output>) {
+        if let Err(refusal) = self.try_register(token, owner, out) {
+            out.push(Output::Registered(token, Err(refusal)));
+        }
+    }
+
+    fn try_register(
+        &mut self,
+        token: Token,
+        owner: Verified<OwnerSigned>,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Refusal> {
+        let registration = &owner.body;
+        let mailbox = registration.mailbox;
+        if registration.home != self.me {
+            return Err(Refusal::NotHere { home: registration.home });
+        }
+        let digest = owner.digest(&self.config.federation);
+        if let Some(known) = self.ledger.head().mailbox(&mailbox) {
+            if known.home == self.me && known.record == digest {
+                out.push(Output::Registered(token, Ok(())));
+                return Ok(());
+            }
+            return Err(Refusal::AlreadyRegistered { home: known.home });
+        }
+        let allowed = match &self.config.admission {
+            Admission::Open => true,
+            Admission::Closed => false,
+            Admission::List(list) => list.contains(&mailbox),
+        };
+        if !allowed {
+            return Err(Refusal::NotAllowed { reason: "this node's registration policy does not admit it".into() });
+        }
+        if self.phase == Phase::Joining || self.draining {
+            return Err(Refusal::NotReady);
+        }
+        if let Some(known) = self.registering.get_mut(&mailbox) {
+            if known.digest != digest {
+                return Err(Refusal::Busy);
+            }
+            known.tokens.push(token);
+            return Ok(());
+        }
+        if self.registering.len() >= MAX_REGISTERING {
+            return Err(Refusal::Busy);
+        }
+        let signed = CoSigned::sign(owner, &self.config.secret, &self.config.federation);
+        let record = Verified::check(Record::Register(signed.into_inner()), &self.config.federation)
+            .map_err(|error| Refusal::Invalid { reason: error.to_string() })?;
+        self.hand_in_record(record.clone(), out);
+        self.registering.insert(mailbox, Registering { digest, record, tokens: vec![token] });
+        Ok(())
+    }
+
+    /// Hands all registrations in again.
+    pub(super) fn hand_in_registrations(&mut self, out: &mut Vec<Output>) {
+        let records: Vec<Verified<Record>> =
+            self.registering.values().map(|registering| registering.record.clone()).collect();
+        for record in records {
+            self.hand_in_record(record, out);
+        }
+    }
+
+    /// A cut settled a registration.
+    pub(super) fn registered(&mut self, signed: &CoSigned, out: &mut Vec<Output>) {
+        let registration = &signed.owner.body;
+        if registration.home == self.me {
+            self.outbox.host(registration.mailbox);
+        }
+        let digest = signed.owner.digest(&self.config.federation);
+        if let Some(known) = self.registering.remove(&registration.mailbox) {
+            let answer = if known.digest == digest {
+                Ok(())
+            } else {
+                Err(Refusal::AlreadyRegistered { home: registration.home })
+            };
+            out.extend(known.tokens.into_iter().map(|token| Output::Registered(token, answer.clone())));
+        }
+    }
+
+    /// The sequencer cannot settle something that this node handed in.
+    pub(super) fn rejected(&mut self, digest: Digest, reason: String, out: &mut Vec<Output>) {
+        let found: Option<MailboxId> = (self.registering.iter())
+            .find(|(_, registering)| registering.digest == digest)
+            .map(|(mailbox, _)| *mailbox);
+        if let Some(known) = found.and_then(|mailbox| self.registering.remove(&mailbox)) {
+            let refusal = Refusal::NotAllowed { reason: reason.clone() };
+            out.extend(known.tokens.into_iter().map(|token| Output::Registered(token, Err(refusal.clone()))));
+        }
+        out.push(Output::Report(crate::io::Report::Refused { peer: Some(self.config.federation.sequencer()), reason }));
+    }
+}

@@ -1,0 +1,559 @@
+//! A whole node: the rooms, and what carries the outputs of one to the next.
+//!
+//! [`Node::handle`] takes one input and appends outputs. The parts: [`joining`](self) (record and start), submissions,
+//! cuts, and the housekeeping that time drives. A store error ends in [`Output::Fatal`]: the process stops, and the next
+//! start recovers with the code that every start runs.
+
+mod cuts;
+mod hosting;
+mod joining;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use postroad_protocol::batch::Header;
+use postroad_protocol::cut::Cut;
+use postroad_protocol::entry::AcceptedProof;
+use postroad_protocol::receipt::{Fill, Sealed};
+use postroad_protocol::record::Record;
+use postroad_protocol::state::State;
+use postroad_protocol::wire::client::Answer;
+use postroad_protocol::wire::mail::Homeward;
+use postroad_protocol::wire::order::ToSequencer;
+use postroad_protocol::{Federation, MailboxId, NodeId, Refusal, SecretKey, Verified};
+use postroad_store::{Read, StoreError, Write};
+
+use crate::inbox::{Inbox, Submitted};
+use crate::io::{ClientId, Held, Input, Now, Output, Report, Time};
+use crate::ledger::Ledger;
+use crate::outbox::Outbox;
+use crate::receiver::Receiver;
+use crate::router::{Origin, Router};
+use crate::sequencer::Sequencer;
+use crate::tables::{self, BATCHES, CUTS, DRAFT, META, StoredBatch};
+
+/// Time between two rounds of housekeeping: what was not answered is asked for again.
+const HOUSEKEEPING_MS: u64 = 1_000;
+/// Slices whose routing epoch this node has not reached yet, kept until it has.
+const MAX_EARLY: usize = 64;
+/// With a longer chain, senders are told *accepted* only when *ordered* does not come soon.
+const MAX_PROMPT_CHAIN: usize = 8;
+
+/// What a node is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The federation.
+    pub federation: Federation,
+    /// The node's key.
+    pub secret: SecretKey,
+    /// Its name, for people.
+    pub name: String,
+    /// Where others reach it, as multiaddresses without PeerId.
+    pub addrs: Vec<String>,
+    /// Its deputies.
+    pub deputies: Vec<NodeId>,
+    /// Sixteen random bytes, new at every start.
+    pub nonce: [u8; 16],
+    /// Who may register mailboxes here.
+    pub admission: Admission,
+    /// Payload bytes that wait in the inbox, at most.
+    pub max_queued_bytes: u64,
+    /// Payload bytes that are sealed and not ordered, at most.
+    pub max_flight_bytes: u64,
+    /// The last epoch that the signing guard has signed; for the sequencer's node only.
+    pub guard_epoch: u64,
+}
+
+/// Who may register mailboxes at a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Anybody.
+    Open,
+    /// Nobody.
+    Closed,
+    /// These.
+    List(Vec<MailboxId>),
+}
+
+/// A store with which a node cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A node.
+#[derive(Debug)]
+pub struct Node {
+    config: Config,
+    me: NodeId,
+    ledger: Ledger,
+    inbox: Inbox,
+    router: Router,
+    receiver: Receiver,
+    outbox: Outbox,
+    sequencer: Option<Sequencer>,
+    phase: Phase,
+    draining: bool,
+    token: u64,
+    /// The sequencer's last epoch when it was last reached; none while it is out of reach.
+    sequencer_epoch: Option<u64>,
+    fetching_cuts: bool,
+    /// Cuts that came before one that is missing.
+    early_cuts: BTreeMap<u64, Arc<Verified<Cut>>>,
+    early_slices: Vec<(NodeId, Held)>,
+    registering: BTreeMap<MailboxId, hosting::Registering>,
+    /// Whether origins were last told that this node is caught up.
+    told_ready: bool,
+    next_round: Time,
+    next_attestation: Time,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The start is not settled: nothing is signed.
+    Joining,
+    /// It is, with this incarnation.
+    Started { incarnation: u64 },
+}
+
+impl Node {
+    /// Opens a node on its store. The outputs are to be carried out first.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(config: Config, store: &dyn Read) -> Result<(Node, Vec<Output>), OpenError> {
+        let federation = &config.federation;
+        let me = config.secret.public();
+        let ledger = Ledger::open(federation, store)?;
+        let origin = Origin { me, secret: config.secret.clone(), federation: federation.clone() };
+        let is_sequencer = federation.sequencer() == me;
+        let mut node = Node {
+            me,
+            inbox: Inbox::new(me, federation, config.max_queued_bytes),
+            router: Router::new(origin, config.max_flight_bytes),
+            receiver: Receiver::open(&config.secret, federation, store)?,
+            outbox: Outbox::open(&config.secret, federation, store)?,
+            sequencer: is_sequencer.then(|| Sequencer::new(federation, config.guard_epoch)),
+            phase: Phase::Joining,
+            draining: false,
+            token: 0,
+            sequencer_epoch: is_sequencer.then_some(0),
+            fetching_cuts: false,
+            early_cuts: BTreeMap::new(),
+            early_slices: Vec::new(),
+            registering: BTreeMap::new(),
+            told_ready: false,
+            next_round: Time(0),
+            next_attestation: Time(0),
+            ledger,
+            config,
+        };
+        let mut out = Vec::new();
+        for (mailbox, state) in node.ledger.head().mailboxes() {
+            if state.home == me {
+                node.outbox.host(*mailbox);
+            }
+        }
+        node.recall_batches(store)?;
+        let head = node.ledger.head().epoch;
+        let mut writes = Vec::new();
+        for epoch in node.receiver.delivered() + 1..=head {
+            let key = tables::number_key(epoch);
+            let cut: Cut = tables::get(store, CUTS, &key)?.ok_or(StoreError::Corrupt { table: CUTS, key })?;
+            writes.extend(node.receiver.cut(&cut));
+        }
+        writes.extend(node.receiver.deliver(&mut node.outbox, store, &mut out)?);
+        node.persist(writes, &mut out);
+        if let Some(sequencer) = &mut node.sequencer
+            && let Some(draft) = tables::get::<Cut>(store, META, DRAFT)?
+            && draft.certified.header.epoch == head + 1
+        {
+            sequencer.recall(draft, &mut out);
+        }
+        Ok((node, out))
+    }
+
+    /// Takes the batches up again that were sealed before and that no cut has included.
+    fn recall_batches(&mut self, store: &dyn Read) -> Result<(), StoreError> {
+        let last = self.ledger.head().node(&self.me).and_then(|node| node.last_header);
+        let from = tables::number_key(last.map_or(0, |last| last.number + 1));
+        for (key, value) in store.range(BATCHES, &from, &[], usize::MAX)? {
+            let batch: StoredBatch = tables::read(BATCHES, &key, &value)?;
+            for bundle in &batch.bundles {
+                let body = &bundle.signed.body;
+                let digest = bundle.signed.digest(&self.config.federation);
+                self.inbox.recall((body.sender, body.counter), digest);
+            }
+            if let Some((key, body)) = self.router.recall(&batch) {
+                self.receiver.remember_own(key, &body, batch.header.entries.bundles);
+            }
+        }
+        Ok(())
+    }
+
+    /// What happened, and what to do.
+    pub fn handle(&mut self, now: Now, input: Input, store: &dyn Read, out: &mut Vec<Output>) {
+        if let Err(error) = self.try_handle(now, input, store, out) {
+            out.push(Output::Fatal(error.to_string()));
+        }
+    }
+
+    fn try_handle(
+        &mut self,
+        now: Now,
+        input: Input,
+        store: &dyn Read,
+        out: &mut Vec<Output>,
+    ) -> Result<(), StoreError> {
+        let time = now.time;
+        match input {
+            Input::Persisted(token) => self.persisted(token, time, out),
+            Input::TimedOut => self.timed_out(now, store, out)?,
+            Input::Flush => self.flush(out),
+            Input::Holder(node, up) => self.router.holder(node, up, time, self.ledger.head(), out),
+            Input::Ready(node, ready) => self.router.ready(node, ready, out),
+            Input::Receipts(node, receipts) => {
+                for receipt in receipts.iter().filter(|receipt| receipt.holder() == node) {
+                    self.router.receipt(receipt, time, out);
+                }
+            }
+            Input::Missing(node, key) => self.router.missing(node, &key, true, time, self.ledger.head(), out),
+            Input::NotTaken(node, key, reason) => {
+                out.push(Output::Report(Report::Refused { peer: Some(node), reason }));
+                self.router.missing(node, &key, false, time, self.ledger.head(), out);
+            }
+            Input::Sequencer(epoch) => self.sequencer_changed(epoch, out),
+            Input::Rejected(digest, reason) => self.rejected(digest, reason, out),
+            Input::Cut(cut) => self.follow(cut, now, store, out)?,
+            Input::CutsFetched => self.fetching_cuts = false,
+            Input::Voted(epoch, vote) => {
+                if let Some(cut) = self.sequencer.as_mut().and_then(|sequencer| sequencer.voted(epoch, vote)) {
+                    out.push(Output::Publish(Arc::clone(&cut)));
+                    self.follow(cut, now, store, out)?;
+                }
+            }
+            Input::VoteRefused(epoch, reason) => {
+                out.push(Output::Report(Report::Refused { peer: Some(self.me), reason }));
+                if let Some(sequencer) = &mut self.sequencer {
+                    sequencer.vote_refused(epoch);
+                }
+            }
+            Input::Sealed(from, sealed) => self.hand_in_header(from, *sealed, out),
+            Input::Fill(from, fill) => {
+                if let Some(sequencer) = &mut self.sequencer {
+                    sequencer.fill(from, *fill);
+                }
+            }
+            Input::Record(from, record) => {
+                if let Some(sequencer) = &mut self.sequencer {
+                    sequencer.record(from, *record, out);
+                }
+            }
+            Input::Origin(node) => out.push(Output::ToOrigin(node, Homeward::Ready(self.told_ready))),
+            Input::Slice(from, held) => self.slice(from, held, store, out)?,
+            Input::Resume(from, key, request) => {
+                let token = self.next_token();
+                let here = key.origin == from && self.receiver.resume(&key, request.as_ref(), token, store)?;
+                if here {
+                    out.push(Output::Persist(token, Vec::new()));
+                } else {
+                    out.push(Output::ToOrigin(from, Homeward::Missing(key)));
+                }
+            }
+            Input::Fetched(key, held) => {
+                let write = self.receiver.fetched(&key, held.as_ref(), store)?;
+                // Where nobody had it, the next round of housekeeping asks again.
+                if let Some(write) = write {
+                    self.persist(vec![write], out);
+                    return Ok(());
+                }
+            }
+            Input::Submit(client, mailbox, bundle) => self.submit(client, mailbox, *bundle, store, out)?,
+            Input::ClientGone(client) => self.inbox.client_gone(client),
+            Input::Register(token, owner) => self.register(token, *owner, out),
+            Input::Acknowledge(acknowledgement) => {
+                let mut writes = Vec::new();
+                if let Err(refusal) = self.outbox.acknowledge(&acknowledgement, &mut writes) {
+                    out.push(Output::Report(Report::Refused { peer: None, reason: refusal.to_string() }));
+                }
+                self.persist(writes, out);
+            }
+            Input::Delivery(token, mailbox, seq) => {
+                let proof = self.outbox.delivery(&mailbox, seq, store)?;
+                out.push(Output::Delivery(token, proof.map(Box::new)));
+            }
+            Input::Drain => self.draining = true,
+        }
+        self.tell_accepted(false, out);
+        self.tell_ready(out);
+        Ok(())
+    }
+
+    /// When [`Input::TimedOut`] is wanted next.
+    pub fn next_timeout(&self) -> Time {
+        let sequencer = self.sequencer.as_ref().and_then(Sequencer::next_timeout);
+        let router = self.router.next_timeout();
+        [sequencer, router].into_iter().flatten().fold(self.next_round.min(self.next_attestation), Time::min)
+    }
+
+    /// The state after the last cut.
+    pub fn head(&self) -> &State {
+        self.ledger.head()
+    }
+
+    /// The states of recent epochs.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// How other nodes look from here.
+    pub fn peers(&self) -> &crate::peers::Peers {
+        &self.router.peers
+    }
+
+    /// The last epoch whose mail is in the logs, and below which (epoch, position) nothing can come late.
+    pub fn settled(&self) -> (u64, (u64, u32)) {
+        (self.receiver.delivered(), self.receiver.settled_below())
+    }
+
+    /// The incarnation; zero while the start is not settled.
+    pub fn incarnation(&self) -> u64 {
+        match self.phase {
+            Phase::Joining => 0,
+            Phase::Started { incarnation } => incarnation,
+        }
+    }
+
+    /// How many mailboxes live here, and how many slices for this node are pending.
+    pub fn load(&self) -> (u64, u64) {
+        (self.outbox.mailboxes(), self.receiver.pending())
+    }
+
+    /// Whether nothing waits to be sealed and everything sealed is complete: a draining node may stop.
+    pub fn is_drained(&self) -> bool {
+        self.inbox.is_empty() && !self.outbox.has_fresh()
+    }
+
+    fn next_token(&mut self) -> u64 {
+        self.token += 1;
+        self.token
+    }
+
+    fn persist(&mut self, writes: Vec<Write>, out: &mut Vec<Output>) {
+        let token = self.next_token();
+        out.push(Output::Persist(token, writes));
+    }
+
+    /// Rows up to `token` are durable: everything that waits for that is signed and sent.
+    fn persisted(&mut self, token: u64, time: Time, out: &mut Vec<Output>) {
+        if let Some(sequencer) = &mut self.sequencer {
+            sequencer.persisted(token, out);
+        }
+        if self.phase == Phase::Joining {
+            return;
+        }
+        let signatures = self.receiver.persisted(token);
+        for (origin, receipts) in signatures.receipts {
+            out.push(Output::ToOrigin(origin, Homeward::Receipts(receipts)));
+        }
+        for fill in signatures.fills {
+            self.hand_in_fill(fill, out);
+        }
+        self.router.persisted(token, time, self.ledger.head(), out);
+        if let Some(view) = self.outbox.persisted(token) {
+            out.push(Output::Attested(view));
+        }
+    }
+
+    fn timed_out(&mut self, now: Now, store: &dyn Read, out: &mut Vec<Output>) -> Result<(), StoreError> {
+        self.router.timed_out(now.time, self.ledger.head(), out);
+        if self.sequencer.is_some() {
+            let token = self.next_token();
+            let head = self.ledger.head();
+            if let Some(cut) = self.sequencer.as_mut().and_then(|sequencer| sequencer.draft(now, head, token, out)) {
+                out.push(Output::Persist(token, vec![tables::put(META, DRAFT, &cut)]));
+            }
+        }
+        if now.time >= self.next_attestation {
+            self.next_attestation = now.time.after_ms(self.config.federation.params().heartbeat_ms);
+            let token = self.next_token();
+            if !self.draining
+                && let Some(write) = self.outbox.begin(self.receiver.delivered(), token)
+            {
+                out.push(Output::Persist(token, vec![write]));
+            }
+        }
+        if now.time >= self.next_round {
+            self.next_round = now.time.after_ms(HOUSEKEEPING_MS);
+            self.pursue_start(out);
+            self.tell_accepted(true, out);
+            self.deliver(store, out)?;
+            self.pursue_pending(store, out)?;
+            let behind_guard =
+                self.sequencer.as_ref().is_some_and(|sequencer| sequencer.is_behind_guard(self.ledger.head().epoch));
+            if behind_guard && !self.fetching_cuts {
+                self.fetching_cuts = true;
+                out.push(Output::FetchCuts(self.ledger.head().epoch));
+            }
+        }
+        Ok(())
+    }
+
+    /// Seals what waits, if there is room for another batch.
+    fn flush(&mut self, out: &mut Vec<Output>) {
+        let waits = !self.inbox.is_empty() || self.outbox.has_fresh();
+        if self.phase == Phase::Joining || !waits || !self.router.has_room() {
+            return;
+        }
+        let bundles = self.inbox.take_batch();
+        let count = bundles.len() as u32;
+        let attestation = self.outbox.take_fresh();
+        let token = self.next_token();
+        let sealed = self.router.seal(bundles, attestation, self.ledger.head(), token);
+        if let Some((key, body)) = sealed.own {
+            self.receiver.remember_own(key, &body, count);
+        }
+        out.push(Output::Persist(token, sealed.writes));
+    }
+
+    fn submit(
+        &mut self,
+        client: ClientId,
+        mailbox: MailboxId,
+        bundle: Verified<postroad_protocol::bundle::Bundle>,
+        store: &dyn Read,
+        out: &mut Vec<Output>,
+    ) -> Result<(), StoreError> {
+        let body = &bundle.signed.body;
+        let (sender, counter) = (body.sender, body.counter);
+        let answer = if sender != mailbox {
+            Err(Refusal::NotAllowed { reason: format!("a bundle of {sender} on a connection of {mailbox}") })
+        } else if self.phase == Phase::Joining || self.draining {
+            Err(Refusal::NotReady)
+        } else {
+            let busy = self.router.is_full();
+            self.inbox.submit(client, bundle, self.ledger.head(), busy, store)?
+        };
+        match answer {
+            Err(refusal) => out.push(Output::Answer(client, counter, Box::new(Answer::Refused(refusal)))),
+            Ok(Submitted::Waiting) => {
+                // The same bytes again: if their batch is complete already, the answer is known.
+                let accepted = self.router.flights().find(|flight| flight.bundles.contains(&(sender, counter)));
+                if accepted.is_some_and(|flight| flight.accepted) {
+                    self.answer_accepted(&(sender, counter), &[client], out);
+                }
+            }
+            Ok(Submitted::Before(taken)) => {
+                if let Some(proof) = self.ordered_proof(&taken, store)? {
+                    out.push(Output::Answer(client, counter, Box::new(Answer::Ordered(Box::new(proof)))));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands complete headers to the sequencer, and tells their senders.
+    fn tell_accepted(&mut self, all: bool, out: &mut Vec<Output>) {
+        let complete: Vec<(bool, Arc<Verified<Sealed>>, Vec<_>)> = (self.router.complete_prefix())
+            .map(|flight| {
+                let sealed = flight.sealed().expect("a complete prefix is complete");
+                (
+                    flight.handed_in,
+                    Arc::clone(sealed),
+                    if flight.accepted { Vec::new() } else { flight.bundles.clone() },
+                )
+            })
+            .collect();
+        if complete.iter().all(|(handed_in, _, bundles)| *handed_in && bundles.is_empty()) {
+            return;
+        }
+        for (_, sealed, _) in complete.iter().filter(|(handed_in, ..)| !handed_in) {
+            self.hand_in_header(Some(self.me), (**sealed).clone(), out);
+        }
+        let prompt = all || complete.len() <= MAX_PROMPT_CHAIN;
+        for flight in self.router.flights().take(complete.len()) {
+            flight.handed_in = true;
+            flight.accepted |= prompt;
+        }
+        if prompt {
+            for key in complete.into_iter().flat_map(|(_, _, bundles)| bundles) {
+                let clients = self.inbox.clients(&key).to_vec();
+                self.answer_accepted(&key, &clients, out);
+            }
+        }
+    }
+
+    fn answer_accepted(&mut self, key: &crate::inbox::BundleKey, clients: &[ClientId], out: &mut Vec<Output>) {
+        if clients.is_empty() {
+            return;
+        }
+        let mut chain = Vec::new();
+        for flight in self.router.complete_prefix() {
+            let Some(sealed) = flight.sealed() else { return };
+            chain.push((***sealed).clone());
+            if let Some(ordinal) = flight.bundles.iter().position(|bundle| bundle == key) {
+                let proof = AcceptedProof { chain, ordinal: ordinal as u32, path: flight.paths[ordinal].clone() };
+                for client in clients {
+                    out.push(Output::Answer(*client, key.1, Box::new(Answer::Accepted(Box::new(proof.clone())))));
+                }
+                return;
+            }
+        }
+    }
+
+    fn hand_in_header(&mut self, from: Option<NodeId>, sealed: Verified<Sealed>, out: &mut Vec<Output>) {
+        match &mut self.sequencer {
+            Some(sequencer) => sequencer.header(from, sealed, self.ledger.head(), out),
+            None => out.push(Output::ToSequencer(Box::new(ToSequencer::Sealed(Box::new(sealed.into_inner()))))),
+        }
+    }
+
+    fn hand_in_fill(&mut self, fill: Fill, out: &mut Vec<Output>) {
+        match &mut self.sequencer {
+            Some(sequencer) => sequencer.fill(self.me, Verified::from_own_disk(fill)),
+            None => out.push(Output::ToSequencer(Box::new(ToSequencer::Fill(Box::new(fill))))),
+        }
+    }
+
+    fn hand_in_record(&mut self, record: Verified<Record>, out: &mut Vec<Output>) {
+        match &mut self.sequencer {
+            Some(sequencer) => sequencer.record(self.me, record, out),
+            None => out.push(Output::ToSequencer(Box::new(ToSequencer::Record(Box::new(record.into_inner()))))),
+        }
+    }
+
+    fn slice(&mut self, from: NodeId, held: Held, store: &dyn Read, out: &mut Vec<Output>) -> Result<(), StoreError> {
+        let head = self.ledger.head();
+        let header: &Header = &held.parcel.header.body;
+        let key = held.key;
+        let refuse = |reason: &str| Output::ToOrigin(from, Homeward::Refused(key, reason.to_owned()));
+        if key.origin != from {
+            out.push(refuse("the slice is of another origin"));
+            return Ok(());
+        }
+        if self.phase == Phase::Joining || self.draining {
+            out.push(refuse("not ready"));
+            return Ok(());
+        }
+        if key.destination == self.me {
+            let foreign = Receiver::foreign(&held.index, |mailbox| head.home(mailbox) == Some(self.me));
+            if !foreign.is_empty() {
+                if header.routing_epoch > head.epoch && self.early_slices.len() < MAX_EARLY {
+                    self.early_slices.push((from, held));
+                } else {
+                    out.push(refuse("it names a mailbox that does not live here"));
+                }
+                return Ok(());
+            }
+        } else if !held.parcel.request.as_ref().is_some_and(|request| request.body.custodians.contains(&self.me)) {
+            out.push(refuse("it is for another node, and no request asks this one to hold it"));
+            return Ok(());
+        }
+        let token = self.next_token();
+        let write = self.receiver.hold(&held, token, store)?;
+        out.push(Output::Persist(token, write.into_iter().collect()));
+        Ok(())
+    }
+}

@@ -1,0 +1,289 @@
+//! The outbox keeps the mailbox logs of this node and attests them.
+//!
+//! A log is append-only; its rows are on disk, its Merkle tree in memory. About once a second the map of all logs is
+//! attested: the number is written down before anything is signed, so that no number is ever used twice. An attestation
+//! is final when a cut includes a header that names it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use postroad_protocol::attestation::{
+    Acknowledgement, Anchor, Attestation, AttestedLog, DeliveryProof, LogHead, MailboxAttestation,
+};
+use postroad_protocol::batch::AttestationRef;
+use postroad_protocol::merkle::log::Log;
+use postroad_protocol::merkle::map::MerkleMap;
+use postroad_protocol::slice::{SliceIndex, SliceKey};
+use postroad_protocol::{Federation, MailboxId, NodeId, Refusal, SecretKey, Seq, Signed, Verified};
+use postroad_store::{Read, StoreError, Write};
+
+use crate::tables::{self, ACKS, ATTESTED, LOGS, LogRow, META};
+
+/// An attestation and the map that it attests, for whoever serves mailboxes from it.
+#[derive(Clone, Debug)]
+pub struct AttestedView {
+    /// The attestation.
+    pub attestation: Signed<Attestation>,
+    /// What it attests.
+    pub map: MerkleMap<MailboxId, AttestedLog>,
+    /// The cut that made it final, if one has.
+    pub anchor: Option<Anchor>,
+}
+
+impl AttestedView {
+    /// What one mailbox sees of it.
+    pub fn of(&self, mailbox: &MailboxId) -> Option<MailboxAttestation> {
+        Some(MailboxAttestation {
+            attestation: self.attestation.clone(),
+            log: self.map.get(mailbox)?.clone(),
+            proof: self.map.prove(mailbox),
+            anchor: self.anchor.clone(),
+        })
+    }
+}
+
+/// Where in the order a slice's entries stand, and for which slice.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The epoch that settles them.
+    pub settled: u64,
+    /// The epoch that ordered them.
+    pub epoch: u64,
+    /// Their header's position in that cut.
+    pub position: u32,
+    /// The slice.
+    pub slice: SliceKey,
+}
+
+#[derive(Debug, Default)]
+struct MailboxLog {
+    log: Log,
+    last_epoch: u64,
+    /// The log index of the first entry that a batch (epoch, position) added.
+    first: BTreeMap<(u64, u32), u64>,
+    acknowledged: Option<Signed<Acknowledgement>>,
+}
+
+/// All logs of this node.
+#[derive(Debug)]
+pub struct Outbox {
+    me: NodeId,
+    secret: SecretKey,
+    federation: Federation,
+    logs: BTreeMap<MailboxId, MailboxLog>,
+    map: MerkleMap<MailboxId, AttestedLog>,
+    incarnation: u64,
+    number: u64,
+    attested_epoch: u64,
+    begun: Option<(u64, Attestation, MerkleMap<MailboxId, AttestedLog>)>,
+    /// Signed, and not in a header yet.
+    fresh: Option<AttestationRef>,
+    /// Signed, by number; final ones and those before them are dropped.
+    signed: BTreeMap<u64, Arc<AttestedView>>,
+    last_final: Option<Arc<AttestedView>>,
+}
+
+impl Outbox {
+    /// Reads the logs of a store.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open(secret: &SecretKey, federation: &Federation, store: &dyn Read) -> Result<Outbox, StoreError> {
+        let mut outbox = Outbox {
+            me: secret.public(),
+            secret: secret.clone(),
+            federation: federation.clone(),
+            logs: BTreeMap::new(),
+            map: MerkleMap::default(),
+            incarnation: 0,
+            number: tables::get(store, META, ATTESTED)?.unwrap_or(0),
+            attested_epoch: 0,
+            begun: None,
+            fresh: None,
+            signed: BTreeMap::new(),
+            last_final: None,
+        };
+        let mut from = Vec::new();
+        loop {
+            let rows = store.range(LOGS, &from, &[], 1_024)?;
+            let Some((last, _)) = rows.last() else { break };
+            from = [last.as_slice(), &[0]].concat();
+            for (key, value) in &rows {
+                let corrupt = || StoreError::Corrupt { table: LOGS, key: key.clone() };
+                let row: LogRow = tables::read(LOGS, key, value)?;
+                let mailbox = MailboxId::from(key.first_chunk().copied().ok_or_else(corrupt)?);
+                let log = outbox.logs.entry(mailbox).or_default();
+                if log.log.size() != tables::key_number(key) {
+                    return Err(corrupt());
+                }
+                log.push(&row);
+            }
+        }
+        for (mailbox, log) in &mut outbox.logs {
+            log.acknowledged = tables::get(store, ACKS, &mailbox.0)?;
+        }
+        outbox.map = outbox.logs.iter().map(|(mailbox, log)| (*mailbox, log.attested())).collect();
+        Ok(outbox)
+    }
+
+    /// From now on attestations carry this incarnation, and numbers above `number`.
+    pub fn start(&mut self, incarnation: u64, number: u64) {
+        self.incarnation = incarnation;
+        self.number = self.number.max(number);
+    }
+
+    /// A mailbox lives here: it has a log, empty at first.
+    pub fn host(&mut self, mailbox: MailboxId) {
+        let log = self.logs.entry(mailbox).or_default();
+        if self.map.get(&mailbox).is_none() {
+            self.map.insert(mailbox, log.attested());
+        }
+    }
+
+    /// How many mailboxes live here.
+    pub fn mailboxes(&self) -> u64 {
+        self.logs.len() as u64
+    }
+
+    /// How many entries a mailbox has.
+    pub fn size(&self, mailbox: &MailboxId) -> Option<u64> {
+        self.logs.get(mailbox).map(|log| log.log.size())
+    }
+
+    /// Appends a slice's entries to the logs of the mailboxes that live here.
+    pub fn append(&mut self, place: Place, index: &SliceIndex, writes: &mut Vec<Write>) {
+        for (mailbox, leaves) in index.leaves() {
+            let Some(log) = self.logs.get_mut(mailbox) else { continue };
+            let Place { settled, epoch, position, slice } = place;
+            let row = LogRow { settled, epoch, position, slice, leaves: leaves.clone() };
+            writes.push(tables::put(LOGS, tables::mailbox_key(mailbox, log.log.size()), &row));
+            log.push(&row);
+            self.map.insert(*mailbox, log.attested());
+        }
+    }
+
+    /// Takes an owner's acknowledgement of a log that this one continues.
+    ///
+    /// # Errors
+    /// [`Refusal`] when the mailbox does not live here, or the acknowledged log is another one.
+    pub fn acknowledge(
+        &mut self,
+        acknowledgement: &Verified<Signed<Acknowledgement>>,
+        writes: &mut Vec<Write>,
+    ) -> Result<(), Refusal> {
+        let Acknowledgement { mailbox, log: head } = acknowledgement.body;
+        let Some(log) = self.logs.get_mut(&mailbox) else {
+            return Err(Refusal::NotFound { what: format!("mailbox {mailbox}") });
+        };
+        if log.log.root_at(head.size) != Some(head.root) {
+            return Err(Refusal::Invalid { reason: "the acknowledged log is not this mailbox's".into() });
+        }
+        if log.acknowledged.as_ref().is_some_and(|known| known.body.log.size >= head.size) {
+            return Ok(());
+        }
+        let signed = (**acknowledgement).clone();
+        writes.push(tables::put(ACKS, mailbox.0, &signed));
+        log.acknowledged = Some(signed);
+        self.map.insert(mailbox, log.attested());
+        Ok(())
+    }
+
+    /// Begins an attestation of everything up to `epoch`, unless one is under way or there is nothing new. The write
+    /// must be persisted under `token`; then [`Outbox::persisted`] signs.
+    pub fn begin(&mut self, epoch: u64, token: u64) -> Option<Write> {
+        if self.incarnation == 0 || self.begun.is_some() || self.fresh.is_some() || epoch <= self.attested_epoch {
+            return None;
+        }
+        self.number += 1;
+        self.attested_epoch = epoch;
+        let body = Attestation {
+            node: self.me,
+            incarnation: self.incarnation,
+            number: self.number,
+            epoch,
+            mailboxes: self.map.len() as u64,
+            root: self.map.root(),
+        };
+        self.begun = Some((token, body, self.map.clone()));
+        Some(tables::put(META, ATTESTED, &self.number))
+    }
+
+    /// Rows up to `token` are durable: signs what waits for that.
+    pub fn persisted(&mut self, token: u64) -> Option<Arc<AttestedView>> {
+        let (_, body, map) = self.begun.take_if(|(waits, ..)| *waits <= token)?;
+        let number = body.number;
+        let attestation = Signed::sign(body, &self.secret, &self.federation).into_inner();
+        self.fresh = Some(AttestationRef { number, digest: attestation.digest(&self.federation) });
+        let view = Arc::new(AttestedView { attestation, map, anchor: None });
+        self.signed.insert(number, Arc::clone(&view));
+        while self.signed.len() > 64 {
+            self.signed.pop_first();
+        }
+        Some(view)
+    }
+
+    /// The attestation that the next header is to name.
+    pub fn take_fresh(&mut self) -> Option<AttestationRef> {
+        self.fresh.take()
+    }
+
+    /// Whether an attestation waits for a header.
+    pub fn has_fresh(&self) -> bool {
+        self.fresh.is_some()
+    }
+
+    /// A cut has made attestation `number` final.
+    pub fn anchored(&mut self, number: u64, anchor: Anchor) -> Option<Arc<AttestedView>> {
+        let view = self.signed.get(&number)?;
+        let view = Arc::new(AttestedView { anchor: Some(anchor), ..(**view).clone() });
+        self.signed = self.signed.split_off(&(number + 1));
+        self.last_final = Some(Arc::clone(&view));
+        Some(view)
+    }
+
+    /// The proof that the message at `seq` is with `mailbox`, if the last final attestation covers it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn delivery(
+        &self,
+        mailbox: &MailboxId,
+        seq: Seq,
+        store: &dyn Read,
+    ) -> Result<Option<DeliveryProof>, StoreError> {
+        let found = || {
+            let log = self.logs.get(mailbox)?;
+            let first = *log.first.get(&(seq.epoch, seq.position))?;
+            let attested = self.last_final.as_ref()?.of(mailbox)?;
+            Some((log, first, attested))
+        };
+        let Some((log, first, attested)) = found() else { return Ok(None) };
+        let key = tables::mailbox_key(mailbox, first);
+        let row: LogRow = tables::get(store, LOGS, &key)?.ok_or(StoreError::Corrupt { table: LOGS, key })?;
+        let proof = row.log_leaves().enumerate().find(|(_, leaf)| leaf.seq == seq).and_then(|(offset, leaf)| {
+            let index = first + offset as u64;
+            let path = log.log.inclusion(index, attested.log.log.size)?;
+            Some(DeliveryProof { mailbox: *mailbox, leaf, index, path, attested })
+        });
+        Ok(proof)
+    }
+}
+
+impl MailboxLog {
+    fn push(&mut self, row: &LogRow) {
+        self.first.insert((row.epoch, row.position), self.log.size());
+        for leaf in row.log_leaves() {
+            self.log.append(leaf.hash());
+        }
+        self.last_epoch = row.settled;
+    }
+
+    fn attested(&self) -> AttestedLog {
+        AttestedLog {
+            log: LogHead { size: self.log.size(), root: self.log.root() },
+            last_epoch: self.last_epoch,
+            expired_to: 0,
+            acknowledged: self.acknowledged.clone(),
+        }
+    }
+}

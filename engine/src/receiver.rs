@@ -1,0 +1,439 @@
+//! The receiver holds slices, for this node and for others, and merges what each cut makes this node owe, in cut order,
+//! for the outbox: fills first, then headers.
+//!
+//! It signs for a slice only after the slice is on disk. Slices that were ordered while custodians held them it fetches,
+//! signs for, and hands in as fills. A slice that it has signed for and no longer has (its disk was set back) it fetches
+//! as well, and until it is here delivers nothing that comes after it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use postroad_protocol::cut::Cut;
+use postroad_protocol::receipt::{CustodyRequest, Fill, Receipt, ReceiptItem, sign_receipts};
+use postroad_protocol::slice::{SliceBody, SliceIndex, SliceKey};
+use postroad_protocol::wire::mail::SliceParcel;
+use postroad_protocol::{Digest, Federation, NodeId, SecretKey, Signed};
+use postroad_store::{Read, StoreError, Write};
+
+use crate::io::{Held, Output};
+use crate::outbox::{Outbox, Place};
+use crate::tables::{self, BATCHES, DELIVERED, META, PENDING, PendingRow, SLICES, StoredBatch};
+
+/// Indexes of slices that wait for their cut, kept in memory; others are read from disk again.
+const MAX_REMEMBERED: usize = 4_096;
+/// Pending slices that are fetched at the same time.
+const MAX_FETCHES: usize = 8;
+
+/// One thing that a cut makes this node owe.
+#[derive(Debug)]
+struct Owed {
+    place: Place,
+    holders: Vec<NodeId>,
+    was_pending: bool,
+}
+
+/// A receipt that waits for its slice to be durable.
+#[derive(Debug)]
+struct Unsigned {
+    token: u64,
+    key: SliceKey,
+    root: Digest,
+    request: Option<Digest>,
+}
+
+#[derive(Debug)]
+struct PendingSlice {
+    row: PendingRow,
+    step: Step,
+}
+
+/// How far a pending slice has come.
+#[derive(Debug)]
+enum Step {
+    /// Nothing was done yet.
+    Waiting,
+    /// Its holders are asked.
+    Fetching,
+    /// It is here; the fill is signed once rows up to the token are durable.
+    Here { token: u64 },
+    /// The fill is handed in until a cut settles it.
+    Filled { fill: Box<Fill> },
+}
+
+/// What is signed once rows are durable.
+#[derive(Debug, Default)]
+pub struct Signatures {
+    /// Receipts, by the origin that waits for them.
+    pub receipts: BTreeMap<NodeId, Vec<Receipt>>,
+    /// Fills, for the sequencer.
+    pub fills: Vec<Fill>,
+}
+
+/// Slices held and mail owed.
+#[derive(Debug)]
+pub struct Receiver {
+    me: NodeId,
+    secret: SecretKey,
+    federation: Federation,
+    incarnation: u64,
+    remembered: BTreeMap<SliceKey, Arc<SliceIndex>>,
+    unsigned: Vec<Unsigned>,
+    delivered: u64,
+    owed: VecDeque<(u64, VecDeque<Owed>)>,
+    /// The slice without which nothing more can be delivered.
+    stalled: Option<SliceKey>,
+    pending: BTreeMap<(u64, u32), PendingSlice>,
+}
+
+impl Receiver {
+    /// Reads what a store knows of pending slices and deliveries.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open(secret: &SecretKey, federation: &Federation, store: &dyn Read) -> Result<Receiver, StoreError> {
+        let mut pending = BTreeMap::new();
+        for (key, value) in store.range(PENDING, &[], &[], usize::MAX)? {
+            let row: PendingRow = tables::read(PENDING, &key, &value)?;
+            pending.insert((row.epoch, row.position), PendingSlice { row, step: Step::Waiting });
+        }
+        Ok(Receiver {
+            me: secret.public(),
+            secret: secret.clone(),
+            federation: federation.clone(),
+            incarnation: 0,
+            remembered: BTreeMap::new(),
+            unsigned: Vec::new(),
+            delivered: tables::get(store, META, DELIVERED)?.unwrap_or(0),
+            owed: VecDeque::new(),
+            stalled: None,
+            pending,
+        })
+    }
+
+    /// From now on receipts carry this incarnation.
+    pub fn start(&mut self, incarnation: u64) {
+        self.incarnation = incarnation;
+    }
+
+    /// The last epoch whose mail is in the logs.
+    pub fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// Whether everything that is owed is in the logs.
+    pub fn is_caught_up(&self) -> bool {
+        self.stalled.is_none()
+    }
+
+    /// How many slices for this node are pending.
+    pub fn pending(&self) -> u64 {
+        self.pending.len() as u64
+    }
+
+    /// Remembers the index of a slice of this node's own batch, which is kept there and nowhere else.
+    pub fn remember_own(&mut self, key: SliceKey, body: &SliceBody, bundle_count: u32) {
+        if let Ok(index) = body.index(bundle_count, self.federation.id()) {
+            self.remember(key, Arc::new(index));
+        }
+    }
+
+    fn remember(&mut self, key: SliceKey, index: Arc<SliceIndex>) {
+        if self.remembered.len() < MAX_REMEMBERED {
+            self.remembered.insert(key, index);
+        }
+    }
+
+    /// Takes a slice to hold. Returns what to write, nothing if it is on disk already; in both cases `token` must be
+    /// persisted before the receipt is signed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn hold(&mut self, held: &Held, token: u64, store: &dyn Read) -> Result<Option<Write>, StoreError> {
+        let Held { key, parcel, index } = held;
+        let row = tables::slice_key(key);
+        let known = store.get(SLICES, &row)?.is_some();
+        if key.destination == self.me {
+            self.remember(*key, Arc::clone(index));
+        }
+        if let Some(slice) = parcel.header.body.slice(&key.destination) {
+            let request = parcel.request.as_ref().map(|request| request.digest(&self.federation));
+            self.unsigned.push(Unsigned { token, key: *key, root: slice.root, request });
+        }
+        Ok((!known).then(|| tables::put(SLICES, row, &**parcel)))
+    }
+
+    /// An origin asks for another receipt for a slice that is here; signed once `token` is persisted. Returns whether
+    /// it is here.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn resume(
+        &mut self,
+        key: &SliceKey,
+        request: Option<&Signed<CustodyRequest>>,
+        token: u64,
+        store: &dyn Read,
+    ) -> Result<bool, StoreError> {
+        let Some(parcel) = tables::get::<SliceParcel>(store, SLICES, &tables::slice_key(key))? else {
+            return Ok(false);
+        };
+        let Some(slice) = parcel.header.body.slice(&key.destination) else { return Ok(false) };
+        let request = request.map(|request| request.digest(&self.federation));
+        self.unsigned.push(Unsigned { token, key: *key, root: slice.root, request });
+        Ok(true)
+    }
+
+    /// Rows up to `token` are durable: signs one receipt over everything that waits for that.
+    pub fn persisted(&mut self, token: u64) -> Signatures {
+        let mut signatures = Signatures::default();
+        if self.incarnation == 0 {
+            return signatures;
+        }
+        let (durable, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.unsigned).into_iter().partition(|unsigned| unsigned.token <= token);
+        self.unsigned = waiting;
+        let fills: Vec<(u64, u32)> = (self.pending.iter())
+            .filter(|(_, pending)| matches!(pending.step, Step::Here { token: waits } if waits <= token))
+            .map(|(at, _)| *at)
+            .collect();
+        let origins: Vec<NodeId> = durable.iter().map(|unsigned| unsigned.key.origin).collect();
+        let mut items: Vec<ReceiptItem> = durable.into_iter().map(Unsigned::into_item).collect();
+        for at in &fills {
+            let row = &self.pending[at].row;
+            items.push(Unsigned { token, key: row.slice, root: row.root, request: None }.into_item());
+        }
+        if items.is_empty() {
+            return signatures;
+        }
+        let mut signed = sign_receipts(items, self.incarnation, &self.secret, &self.federation).into_iter();
+        for (origin, receipt) in origins.into_iter().zip(signed.by_ref()) {
+            signatures.receipts.entry(origin).or_default().push(receipt.into_inner());
+        }
+        for (at, fill) in fills.into_iter().zip(signed) {
+            let fill = fill.into_inner();
+            signatures.fills.push(fill.clone());
+            if let Some(pending) = self.pending.get_mut(&at) {
+                pending.step = Step::Filled { fill: Box::new(fill) };
+            }
+        }
+        signatures
+    }
+
+    /// A cut was applied: notes what it makes this node owe. Returns what to write.
+    pub fn cut(&mut self, cut: &Cut) -> Vec<Write> {
+        let epoch = cut.certified.header.epoch;
+        let mut writes = Vec::new();
+        let mut owed = VecDeque::new();
+        for fill in cut.body.fills.iter().filter(|fill| fill.item.destination == self.me) {
+            let found = self.pending.iter().find(|(_, pending)| pending.row.slice.header == fill.item.header);
+            let Some(at) = found.map(|(at, _)| *at) else { continue };
+            let Some(PendingSlice { row, .. }) = self.pending.remove(&at) else { continue };
+            let place = Place { settled: epoch, epoch: row.epoch, position: row.position, slice: row.slice };
+            owed.push_back(Owed { place, holders: row.holders, was_pending: true });
+        }
+        for (position, sealed) in cut.body.headers.iter().enumerate() {
+            let header = &sealed.header.body;
+            let Some(at) = header.slices.iter().position(|slice| slice.destination == self.me) else { continue };
+            let slice = SliceKey {
+                origin: header.origin,
+                number: header.number,
+                header: sealed.digest(&self.federation),
+                destination: self.me,
+            };
+            let position = position as u32;
+            let receipts = &sealed.custody[at].receipts;
+            let delivered = receipts.first().is_some_and(|receipt| receipt.item.request.is_none());
+            let holders: Vec<NodeId> = receipts.iter().map(Receipt::holder).filter(|node| *node != self.me).collect();
+            if delivered {
+                let place = Place { settled: epoch, epoch, position, slice };
+                owed.push_back(Owed { place, holders, was_pending: false });
+            } else {
+                let row = PendingRow { slice, root: header.slices[at].root, epoch, position, holders };
+                writes.push(tables::put(PENDING, slice.header.0, &row));
+                self.pending.insert((epoch, position), PendingSlice { row, step: Step::Waiting });
+            }
+        }
+        self.owed.push_back((epoch, owed));
+        writes
+    }
+
+    /// Delivers what is owed and here, in order, until something is missing, which it asks for.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn deliver(
+        &mut self,
+        outbox: &mut Outbox,
+        store: &dyn Read,
+        out: &mut Vec<Output>,
+    ) -> Result<Vec<Write>, StoreError> {
+        let mut writes = Vec::new();
+        let before = self.delivered;
+        while let Some((epoch, owed)) = self.owed.front_mut() {
+            while let Some(next) = owed.front() {
+                let key = next.place.slice;
+                let index = match self.remembered.remove(&key) {
+                    Some(index) => index,
+                    None => match load_index(&key, &self.me, &self.federation, store)? {
+                        Some(index) => Arc::new(index),
+                        None => {
+                            if self.stalled != Some(key) {
+                                self.stalled = Some(key);
+                                out.push(Output::Fetch(key, sources(&key, &next.holders, &self.me)));
+                            }
+                            self.mark_delivered(before, &mut writes);
+                            return Ok(writes);
+                        }
+                    },
+                };
+                outbox.append(next.place, &index, &mut writes);
+                if next.was_pending {
+                    writes.push(tables::delete(PENDING, key.header.0));
+                }
+                owed.pop_front();
+            }
+            self.delivered = *epoch;
+            self.owed.pop_front();
+        }
+        self.stalled = None;
+        self.mark_delivered(before, &mut writes);
+        Ok(writes)
+    }
+
+    fn mark_delivered(&self, before: u64, writes: &mut Vec<Write>) {
+        if self.delivered != before {
+            writes.push(tables::put(META, DELIVERED, &self.delivered));
+        }
+    }
+
+    /// Below which (epoch, position) nothing can come late any more.
+    pub fn settled_below(&self) -> (u64, u32) {
+        let open = (self.delivered + 1, 0);
+        self.pending.first_key_value().map_or(open, |(at, _)| (*at).min(open))
+    }
+
+    /// Goes on with pending slices, lowest first: those that are here are signed for once `token` is persisted, the
+    /// others are asked for. Returns whether anything waits for the token.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn pursue_pending(&mut self, token: u64, store: &dyn Read, out: &mut Vec<Output>) -> Result<bool, StoreError> {
+        if self.incarnation == 0 {
+            return Ok(false);
+        }
+        let mut waits = false;
+        let mut fetches = self.pending.values().filter(|pending| matches!(pending.step, Step::Fetching)).count();
+        for pending in self.pending.values_mut().filter(|pending| matches!(pending.step, Step::Waiting)) {
+            if fetches >= MAX_FETCHES {
+                break;
+            }
+            let row = &pending.row;
+            if store.get(SLICES, &tables::slice_key(&row.slice))?.is_some() {
+                pending.step = Step::Here { token };
+                waits = true;
+            } else {
+                pending.step = Step::Fetching;
+                fetches += 1;
+                out.push(Output::Fetch(row.slice, sources(&row.slice, &row.holders, &self.me)));
+            }
+        }
+        Ok(waits)
+    }
+
+    /// The fills that no cut has settled yet.
+    pub fn open_fills(&self) -> impl Iterator<Item = &Fill> {
+        self.pending.values().filter_map(|pending| match &pending.step {
+            Step::Filled { fill } => Some(&**fill),
+            _ => None,
+        })
+    }
+
+    /// A fetch has ended. Returns what to write if the slice came.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn fetched(
+        &mut self,
+        key: &SliceKey,
+        held: Option<&Held>,
+        store: &dyn Read,
+    ) -> Result<Option<Write>, StoreError> {
+        for pending in self.pending.values_mut().filter(|pending| pending.row.slice == *key) {
+            if matches!(pending.step, Step::Fetching) {
+                pending.step = Step::Waiting;
+            }
+        }
+        if self.stalled == Some(*key) {
+            self.stalled = None;
+        }
+        let Some(held) = held.filter(|held| held.key == *key) else { return Ok(None) };
+        let row = tables::slice_key(key);
+        Ok(store.get(SLICES, &row)?.is_none().then(|| tables::put(SLICES, row, &*held.parcel)))
+    }
+
+    /// The destination's mailboxes of a slice that do not live here according to `is_mine`.
+    pub fn foreign(index: &SliceIndex, is_mine: impl Fn(&NodeId) -> bool) -> BTreeSet<NodeId> {
+        index.leaves().keys().filter(|mailbox| !is_mine(mailbox)).copied().collect()
+    }
+}
+
+impl Unsigned {
+    fn into_item(self) -> ReceiptItem {
+        ReceiptItem {
+            header: self.key.header,
+            destination: self.key.destination,
+            slice: self.root,
+            request: self.request,
+            refused: Vec::new(),
+        }
+    }
+}
+
+/// Whom to ask for a slice: its holders, then its origin.
+fn sources(key: &SliceKey, holders: &[NodeId], me: &NodeId) -> Vec<NodeId> {
+    let mut sources: Vec<NodeId> = holders.iter().copied().filter(|node| node != me).collect();
+    if key.origin != *me && !sources.contains(&key.origin) {
+        sources.push(key.origin);
+    }
+    sources
+}
+
+/// A slice's body: from the slices held, or cut again from a batch of this node's own.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn load_body(
+    key: &SliceKey,
+    me: &NodeId,
+    federation: &Federation,
+    store: &dyn Read,
+) -> Result<Option<(u32, SliceBody)>, StoreError> {
+    if let Some(parcel) = tables::get::<SliceParcel>(store, SLICES, &tables::slice_key(key))? {
+        return Ok(Some((parcel.header.body.entries.bundles, parcel.body)));
+    }
+    if key.origin != *me {
+        return Ok(None);
+    }
+    use postroad_protocol::signed::Statement;
+    let Some(batch) = tables::get::<StoredBatch>(store, BATCHES, &tables::number_key(key.number))? else {
+        return Ok(None);
+    };
+    if batch.header.digest(federation.id()) != key.header {
+        return Ok(None);
+    }
+    let routed = batch.route(federation.id());
+    let at = routed.slices.iter().position(|slice| slice.destination == key.destination);
+    let body = at.and_then(|at| routed.bodies.into_iter().nth(at));
+    Ok(body.map(|body| (batch.header.entries.bundles, body)))
+}
+
+fn load_index(
+    key: &SliceKey,
+    me: &NodeId,
+    federation: &Federation,
+    store: &dyn Read,
+) -> Result<Option<SliceIndex>, StoreError> {
+    let Some((bundles, body)) = load_body(key, me, federation, store)? else { return Ok(None) };
+    let index = body.index(bundles, federation.id());
+    index.map(Some).map_err(|_| StoreError::Corrupt { table: SLICES, key: tables::slice_key(key) })
+}

@@ -1,0 +1,218 @@
+//! The rows of a node's store: which tables there are, how keys look, and the values that only the engine knows.
+//!
+//! Keys begin with what orders them (epochs, numbers, big endian), so that rows are written in log order.
+
+use std::collections::BTreeMap;
+
+use minicbor::{Decode, Encode};
+use postroad_protocol::batch::{Header, Routed, route};
+use postroad_protocol::bundle::Bundle;
+use postroad_protocol::codec::{decode, encode};
+use postroad_protocol::seq::Seq;
+use postroad_protocol::slice::{SliceKey, SliceLeaf};
+use postroad_protocol::{Digest, MailboxId, NodeId};
+use postroad_store::{Read, StoreError, Table, Write};
+
+/// Single values, by name.
+pub const META: Table = Table("meta");
+/// Epoch → whole cut.
+pub const CUTS: Table = Table("cuts");
+/// State key → value, as of the floor epoch.
+pub const STATE: Table = Table("state");
+/// Own batch number → [`StoredBatch`].
+pub const BATCHES: Table = Table("batches");
+/// Own batch number → (epoch, position) that a cut gave it.
+pub const PLACES: Table = Table("places");
+/// Sender and counter → [`Taken`]: bundles that this node took.
+pub const BUNDLES: Table = Table("bundles");
+/// Slice key → slice parcel: everything that this node holds for itself or for others.
+pub const SLICES: Table = Table("slices");
+/// Header digest → [`PendingRow`]: slices for this node that are ordered and not in the logs yet.
+pub const PENDING: Table = Table("pending");
+/// Mailbox and log index → [`LogRow`].
+pub const LOGS: Table = Table("logs");
+/// Mailbox → its owner's last acknowledgement.
+pub const ACKS: Table = Table("acks");
+
+/// All tables of a node's store.
+pub const ALL: [Table; 10] = [META, CUTS, STATE, BATCHES, PLACES, BUNDLES, SLICES, PENDING, LOGS, ACKS];
+
+/// [`META`]: the state's floor, a [`Floor`].
+pub const FLOOR: &[u8] = b"floor";
+/// [`META`]: the sequencer's draft that awaits its vote, a cut without certificate.
+pub const DRAFT: &[u8] = b"draft";
+/// [`META`]: the number of the last attestation that was begun, a u64.
+pub const ATTESTED: &[u8] = b"attested";
+/// [`META`]: the last epoch whose mail is in the logs, a u64.
+pub const DELIVERED: &[u8] = b"delivered";
+
+/// The epoch as of which [`STATE`] stands; later cuts are applied again at every start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Floor {
+    /// The epoch.
+    #[n(0)]
+    pub epoch: u64,
+    /// Its cut's time.
+    #[n(1)]
+    pub time_ms: u64,
+    /// Its cut's hash.
+    #[n(2)]
+    pub cut: Digest,
+}
+
+/// A batch as its origin keeps it. The signature follows from the header (ed25519 is deterministic), so the row is
+/// written before anything is signed and never again.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct StoredBatch {
+    /// The header.
+    #[n(0)]
+    pub header: Header,
+    /// The bundles, in order.
+    #[n(1)]
+    pub bundles: Vec<Bundle>,
+    /// Where the recipients lived at the routing epoch, so that the slices can be cut again at any time.
+    #[n(2)]
+    pub homes: BTreeMap<MailboxId, NodeId>,
+}
+
+impl StoredBatch {
+    /// Cuts the slices again.
+    pub fn route(&self, federation: Digest) -> Routed {
+        route(&self.bundles, federation, |mailbox| self.homes.get(mailbox).copied())
+    }
+}
+
+/// What became of a bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Taken {
+    /// The digest of its signed body.
+    #[n(0)]
+    pub bundle: Digest,
+    /// The counter of its last message.
+    #[n(1)]
+    pub last_counter: u64,
+    /// The batch that holds it.
+    #[n(2)]
+    pub batch: u64,
+    /// Its place in that batch.
+    #[n(3)]
+    pub ordinal: u32,
+}
+
+/// A slice for this node that was ordered while others held it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct PendingRow {
+    /// The slice.
+    #[n(0)]
+    pub slice: SliceKey,
+    /// Its root.
+    #[n(1)]
+    pub root: Digest,
+    /// The epoch that ordered it.
+    #[n(2)]
+    pub epoch: u64,
+    /// Its header's position in that cut.
+    #[n(3)]
+    pub position: u32,
+    /// Who holds it.
+    #[n(4)]
+    pub holders: Vec<NodeId>,
+}
+
+/// The entries that one slice added to one mailbox log.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct LogRow {
+    /// The epoch that settled them.
+    #[n(0)]
+    pub settled: u64,
+    /// The epoch that ordered them.
+    #[n(1)]
+    pub epoch: u64,
+    /// Their header's position in that cut.
+    #[n(2)]
+    pub position: u32,
+    /// The slice that holds them.
+    #[n(3)]
+    pub slice: SliceKey,
+    /// The entries.
+    #[n(4)]
+    pub leaves: Vec<SliceLeaf>,
+}
+
+impl LogRow {
+    /// The log leaves of the row's entries.
+    pub fn log_leaves(&self) -> impl Iterator<Item = postroad_protocol::attestation::LogLeaf> + '_ {
+        self.leaves.iter().map(|leaf| postroad_protocol::attestation::LogLeaf {
+            settled: self.settled,
+            seq: Seq { epoch: self.epoch, position: self.position, index: leaf.index },
+            message: leaf.message,
+            own: leaf.own,
+        })
+    }
+}
+
+/// A key of one number.
+pub fn number_key(number: u64) -> Vec<u8> {
+    number.to_be_bytes().to_vec()
+}
+
+/// A key of [`SLICES`].
+pub fn slice_key(slice: &SliceKey) -> Vec<u8> {
+    let mut key = slice.origin.0.to_vec();
+    key.extend(slice.number.to_be_bytes());
+    key.extend(slice.header.0);
+    key.extend(slice.destination.0);
+    key
+}
+
+/// A key of [`LOGS`] or [`BUNDLES`]: a mailbox and a number.
+pub fn mailbox_key(mailbox: &MailboxId, number: u64) -> Vec<u8> {
+    let mut key = mailbox.0.to_vec();
+    key.extend(number.to_be_bytes());
+    key
+}
+
+/// The number at the end of a key.
+pub fn key_number(key: &[u8]) -> u64 {
+    key.last_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
+/// A write of a value.
+pub fn put<T: Encode<()>>(table: Table, key: impl Into<Vec<u8>>, value: &T) -> Write {
+    Write::Put { table, key: key.into(), value: encode(value) }
+}
+
+/// A write that removes a key.
+pub fn delete(table: Table, key: impl Into<Vec<u8>>) -> Write {
+    Write::Delete { table, key: key.into() }
+}
+
+/// Reads a value. A row that passes the store's checksum but is no such value was written by another version.
+///
+/// # Errors
+/// [`StoreError`], [`StoreError::Corrupt`] when the row does not decode.
+pub fn get<T>(store: &dyn Read, table: Table, key: &[u8]) -> Result<Option<T>, StoreError>
+where
+    T: for<'b> Decode<'b, ()> + Encode<()>,
+{
+    match store.get(table, key)? {
+        None => Ok(None),
+        Some(bytes) => read(table, key, &bytes).map(Some),
+    }
+}
+
+/// Decodes a row that was read by range.
+///
+/// # Errors
+/// [`StoreError::Corrupt`].
+pub fn read<T>(table: Table, key: &[u8], bytes: &[u8]) -> Result<T, StoreError>
+where
+    T: for<'b> Decode<'b, ()> + Encode<()>,
+{
+    decode(bytes).map_err(|_| StoreError::Corrupt { table, key: key.to_vec() })
+}

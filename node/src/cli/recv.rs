@@ -1,0 +1,16 @@
+//! Placeholder: `postroad recv` is being written.
+
+use super::output::{CliError, Output};
+
+/// Arguments of `postroad recv`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:")]
+pub struct Args {}
+
+/// Says that it is not there yet.
+///
+/// # Errors
+/// Always.
+pub async fn run(_: Args, _: &Output) -> Result<(), CliError> {
+    Err(CliError::refused("placeholder", "not written yet", ""))
+}

@@ -1,0 +1,152 @@
+//! The types of single values in `postroad.toml`.
+
+use std::fmt;
+
+use postroad_protocol::MailboxId;
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The storage engine of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    /// redb: one file, two-phase commit, every transaction synced.
+    Redb,
+}
+
+/// Who may register a mailbox with a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Registration {
+    /// Everybody.
+    Open,
+    /// Nobody; mailboxes that are registered stay.
+    Closed,
+    /// These addresses.
+    Only(Vec<MailboxId>),
+}
+
+impl Registration {
+    /// Whether `mailbox` may register.
+    pub fn allows(&self, mailbox: &MailboxId) -> bool {
+        match self {
+            Registration::Open => true,
+            Registration::Closed => false,
+            Registration::Only(list) => list.contains(mailbox),
+        }
+    }
+}
+
+/// The bounds of what others can make a node hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Established connections, those of the federation's nodes aside.
+    pub max_connections: u64,
+    /// Connections of one peer.
+    pub max_connections_per_peer: u64,
+    /// Inbound connections still in their handshake.
+    pub max_pending_connections: u64,
+    /// Resident memory above which strangers are not let in; 0 for no bound.
+    pub max_memory_bytes: u64,
+    /// Clients with an open session.
+    pub max_clients: u64,
+    /// Bytes of bundles that wait to be sealed.
+    pub inbox_queue_bytes: u64,
+    /// Bytes on their way to one other node.
+    pub peer_queue_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            max_connections: 4_096,
+            max_connections_per_peer: 2,
+            max_pending_connections: 128,
+            max_memory_bytes: 0,
+            max_clients: 4_096,
+            inbox_queue_bytes: 64 << 20,
+            peer_queue_bytes: 64 << 20,
+        }
+    }
+}
+
+impl Limits {
+    /// What types cannot say.
+    pub(super) fn check(&self) -> Result<(), String> {
+        /// The largest batch that a genesis may allow, with its frame.
+        const FLOOR: u64 = 16 << 20;
+        let counts = [
+            ("max_connections", self.max_connections),
+            ("max_pending_connections", self.max_pending_connections),
+            ("max_clients", self.max_clients),
+        ];
+        if let Some((name, _)) = counts.iter().find(|(_, value)| *value == 0) {
+            return Err(format!("limits.{name}: at least 1"));
+        }
+        if self.max_connections_per_peer < 2 {
+            return Err("limits.max_connections_per_peer: at least 2, or two peers that dial each other fail".into());
+        }
+        let queues = [("inbox_queue_bytes", self.inbox_queue_bytes), ("peer_queue_bytes", self.peer_queue_bytes)];
+        match queues.iter().find(|(_, bytes)| *bytes < FLOOR) {
+            Some((name, _)) => Err(format!("limits.{name}: at least {FLOOR}, or the largest batch does not fit")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Lists of node ids as lists of their texts.
+pub(super) mod node_ids {
+    use postroad_protocol::NodeId;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(in crate::config) fn serialize<S: Serializer>(ids: &[NodeId], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(ids.iter().map(NodeId::to_string))
+    }
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<NodeId>, D::Error> {
+        let texts = Vec::<String>::deserialize(from)?;
+        texts.iter().map(|text| text.parse().map_err(de::Error::custom)).collect()
+    }
+}
+
+impl Serialize for Registration {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Registration::Open => to.serialize_str("open"),
+            Registration::Closed => to.serialize_str("closed"),
+            Registration::Only(list) => to.collect_seq(list.iter().map(MailboxId::to_string)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Registration {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Registration, D::Error> {
+        struct Read;
+
+        impl<'de> Visitor<'de> for Read {
+            type Value = Registration;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"open\", \"closed\" or a list of addresses")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Registration, E> {
+                match text {
+                    "open" => Ok(Registration::Open),
+                    "closed" => Ok(Registration::Closed),
+                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+                }
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut texts: A) -> Result<Registration, A::Error> {
+                let mut list = Vec::new();
+                while let Some(text) = texts.next_element::<String>()? {
+                    list.push(text.parse().map_err(de::Error::custom)?);
+                }
+                Ok(Registration::Only(list))
+            }
+        }
+
+        from.deserialize_any(Read)
+    }
+}

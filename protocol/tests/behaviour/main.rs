@@ -1,0 +1,16 @@
+//! The protocol's behaviour, module by module: what holds, what is refused, and the bytes that may never change.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod apply;
+mod codec;
+mod custody;
+mod directory;
+mod domains;
+mod genesis;
+mod golden;
+mod mail;
+mod memory;
+mod proofs;
+mod signatures;
