@@ -1,1 +1,57 @@
-//! Placeholder.
+//! What applications use: connect, send, subscribe, acknowledge, verify.
+//!
+//! A [`Mailbox`] is a directory with the keys of one address. A [`Sender`] sends from it, and holds on to every message
+//! until its place in the one order is proven. A [`Receiver`] reads it: whatever it hands out was verified, down to the
+//! certified cut that ordered it. Both may run at once, in one process or two. Nodes are never believed: every answer
+//! carries a proof, and what does not verify is an error that says which part.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`mailbox_dir`] | the directory of a mailbox |
+//! | [`connection`] | addresses of nodes, calls, the client stream |
+//! | [`directory`] | where mailboxes live, with proof |
+//! | [`seal`] | end-to-end sealing of payloads, byte by byte |
+//! | [`sender`] | bundles, persisted before they are sent; the three answers |
+//! | [`receiver`] | entries, attestations, acknowledgements |
+//! | [`verify_log`], [`delivery`] | the decisions of a receiver, without IO |
+//!
+//! What it does not do: move mailboxes, accuse anybody (it reports what does not hold, with the statements), or keep
+//! mail. An application keeps its mail itself, and says so by [`Receiver::acknowledge`].
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use postroad_client::{Endpoint, Mailbox, NodeAddr, Outgoing, Sender, SenderOptions, Wait};
+//!
+//! # async fn example() -> Result<(), postroad_client::ClientError> {
+//! let home: NodeAddr = "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN".parse()?;
+//! let federation = Endpoint::anonymous()?.genesis(&home).await?;
+//! let mailbox = Mailbox::create("me".as_ref(), &home, &federation)?;
+//! mailbox.register(Duration::from_secs(30)).await?;
+//!
+//! let sender = Sender::connect(&mailbox, SenderOptions::default()).await?;
+//! let mut ticket = sender.send(Outgoing::new([mailbox.address()], "a note to myself")).await?;
+//! println!("{:?}", ticket.reached(Wait::Ordered).await?.seq);
+//! # Ok(()) }
+//! ```
+
+pub mod connection;
+pub mod delivery;
+pub mod directory;
+mod error;
+#[cfg(test)]
+mod fixture;
+pub mod mailbox_dir;
+pub mod receiver;
+mod register;
+pub mod seal;
+pub mod sender;
+pub mod verify_log;
+
+pub use connection::{Endpoint, NodeAddr};
+pub use delivery::Mode;
+pub use directory::Directory;
+pub use error::ClientError;
+pub use mailbox_dir::{Mailbox, read_genesis};
+pub use receiver::{Content, Mail, Received, Receiver, ReceiverOptions};
+pub use sender::{Body, Outgoing, Progress, Sender, SenderOptions, Stage, Ticket, Wait};
+pub use verify_log::Violation;

@@ -107,6 +107,12 @@ pub enum Violation {
         /// The attested epoch.
         attested: u64,
     },
+    /// Two certified cuts of one epoch.
+    #[error("two different cuts of epoch {epoch} are certified")]
+    TwoCuts {
+        /// The epoch.
+        epoch: u64,
+    },
     /// A message in strict order below what the home had called settled.
     #[error("{seq} came after everything below {below_epoch}.{below_position} was said to be there")]
     BelowSettled {
@@ -255,6 +261,17 @@ impl LogVerifier {
         Some(frontier)
     }
 
+    /// The leaf at `index`, if it was not released.
+    pub fn leaf_at(&self, index: u64) -> Option<LogLeaf> {
+        let at = usize::try_from(index.checked_sub(self.base.size())?).ok()?;
+        self.tail.get(at).copied()
+    }
+
+    /// The last leaf of the log when it had `size` entries; none if that was released, or there is none.
+    pub fn leaf_before(&self, size: u64) -> Option<LogLeaf> {
+        if size == self.base.size() { self.before } else { self.leaf_at(size.checked_sub(1)?) }
+    }
+
     /// The newest attestation that was found to hold.
     pub fn mark(&self) -> Option<Mark> {
         self.mark
@@ -379,16 +396,11 @@ impl LogVerifier {
         if head != attestation.log.log {
             return Err(Violation::Root { number, size });
         }
-        let last = match size.checked_sub(self.base.size()).and_then(|count| count.checked_sub(1)) {
-            Some(at) => self.tail.get(at as usize),
-            None => self.before.as_ref(),
-        };
-        let found = last.map_or(0, |leaf| leaf.settled);
+        let found = self.leaf_before(size).map_or(0, |leaf| leaf.settled);
         if attestation.log.last_epoch != found {
             return Err(Violation::LastEpoch { number, attested: attestation.log.last_epoch, found });
         }
-        let after = self.tail.get((size - self.base.size()) as usize);
-        if let Some(leaf) = after.filter(|leaf| leaf.settled <= body.epoch) {
+        if let Some(leaf) = self.leaf_at(size).filter(|leaf| leaf.settled <= body.epoch) {
             return Err(Violation::AfterAttested { index: size, settled: leaf.settled, attested: body.epoch });
         }
         if self.mark.is_none_or(|mark| number >= mark.number) {

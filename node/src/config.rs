@@ -113,7 +113,8 @@ impl NodeConfig {
         let dir = NodeDir::new(dir);
         let path = dir.config();
         let text = dir.read(&path, "postroad init writes it")?;
-        let mut config = NodeConfig::parse(&text).map_err(|message| ConfigError::Bad { path: path.clone(), message })?;
+        let mut config =
+            NodeConfig::parse(&text).map_err(|message| ConfigError::Bad { path: path.clone(), message })?;
         config.dir = dir;
         for setting in settings {
             config = config.with(setting)?;

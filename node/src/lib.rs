@@ -2,8 +2,12 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
+//! | `driver` | the engine's connection to libp2p, disk and clocks |
 //! | `config` | `postroad.toml`, its defaults and the layout of a node's directory |
 //! | `cli` | the command: one module per subcommand |
 
 pub mod cli;
 pub mod config;
+pub mod driver;
+
+pub use driver::{NodeError, run_node};

@@ -1,5 +1,8 @@
 //! Being written.
 
+pub mod check;
+pub mod files;
+
 use super::output::{CliError, Output};
 
 /// Arguments of `postroad demo`.

@@ -31,15 +31,15 @@ use output::{CliError, Output};
 #[command(name = "postroad", version, subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
     /// Print one JSON object per line, errors included
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 100)]
     json: bool,
 
     /// Log more: -v info, -vv debug, -vvv trace
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, display_order = 101, action = clap::ArgAction::Count)]
     verbose: u8,
 
     /// What to log on standard error, for example warn or info,postroad=debug [env: POSTROAD_LOG]
-    #[arg(long, global = true, value_name = "FILTER")]
+    #[arg(long, global = true, display_order = 102, value_name = "FILTER")]
     log: Option<String>,
 
     #[command(subcommand)]

@@ -48,6 +48,9 @@ fn what_the_text_leaves_out_has_its_default() {
     assert_eq!(genesis.allow, []);
 }
 
+/// One of the numbers.
+type Field = fn(&mut Params) -> &mut u64;
+
 /// What is said of a genesis with a change.
 fn complaint(change: impl FnOnce(&mut Genesis)) -> String {
     let mut genesis = genesis();
@@ -70,7 +73,7 @@ fn values_outside_of_the_limits_are_refused_by_name() {
     let interval = "cut_interval_ms: at least 1 and at most heartbeat_ms";
     assert_eq!(complaint(|g| g.params.cut_interval_ms = 0), interval);
     assert_eq!(complaint(|g| g.params.heartbeat_ms = g.params.cut_interval_ms - 1), interval);
-    let zeros: [(&str, fn(&mut Params) -> &mut u64); 10] = [
+    let zeros: [(&str, Field); 10] = [
         ("deadline_cap_ms", |p| &mut p.deadline_cap_ms),
         ("max_recipients", |p| &mut p.max_recipients),
         ("max_message_bytes", |p| &mut p.max_message_bytes),

@@ -82,7 +82,8 @@ fn small_elements_do_not_become_large_values() {
     let bundle = encode(&story.first.bundles[0].signed);
     let slice = [&[0x81, 0x81, 0x84, 0x00], bundle.as_slice(), &[0x80]].concat();
     let node = [&[0x85, 0x58, 0x20], [7; 32].as_slice(), &[0x01, 0x60]].concat();
-    let cases: [(&str, Vec<u8>, fn(&[u8])); 5] = [
+    type Case = (&'static str, Vec<u8>, fn(&[u8]));
+    let cases: [Case; 5] = [
         ("custody", many(&sealed, &[0x82, 0xf6, 0x80], SIZE), refuse::<order::ToSequencer>),
         ("slice message", many(&slice, &[0x85, 0x00, 0x80, 0x40, 0x00, 0x80], SIZE), refuse::<SliceBody>),
         ("address", many(&node, &[0x60], SIZE), refuse::<NodeRecord>),

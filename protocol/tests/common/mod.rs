@@ -527,6 +527,16 @@ impl World {
 
     /// A node's next attestation over all mailboxes that live there; those in `acknowledged` have acknowledged.
     pub(crate) fn attest(&mut self, node: usize, acknowledged: &[usize]) -> Attested {
+        let acknowledged = acknowledged.iter().map(|mailbox| (*mailbox, self.acknowledgement(*mailbox))).collect();
+        self.attest_to(node, acknowledged)
+    }
+
+    /// A node's next attestation, with these acknowledgements, lawful or not.
+    pub(crate) fn attest_to(
+        &mut self,
+        node: usize,
+        mut acknowledged: BTreeMap<usize, Signed<Acknowledgement>>,
+    ) -> Attested {
         let number = self.attestations.entry(self.nodes[node].public()).or_insert(0);
         *number += 1;
         let number = *number;
@@ -537,7 +547,7 @@ impl World {
                 log: LogHead { size: log.size(), root: log.root() },
                 last_epoch: self.log(mailbox).last().map_or(0, |leaf| leaf.settled),
                 expired_to: 0,
-                acknowledged: acknowledged.contains(&mailbox).then(|| self.acknowledgement(mailbox)),
+                acknowledged: acknowledged.remove(&mailbox),
             };
             map.insert(self.mailbox(mailbox), value);
             logs.insert(self.mailbox(mailbox), log);

@@ -68,8 +68,7 @@ impl Plan {
             (true, None) => count_nodes(&dir),
             (true, Some(nodes)) if nodes == count_nodes(&dir) => nodes,
             (true, Some(nodes)) => {
-                let message =
-                    format!("the testnet in {} has {} nodes, not {nodes}", dir.display(), count_nodes(&dir));
+                let message = format!("the testnet in {} has {} nodes, not {nodes}", dir.display(), count_nodes(&dir));
                 return Err(CliError::usage("nodes-differ", message, "leave --nodes out, or use another --dir"));
             }
             (false, None) => return Err(Plan::missing(&dir)),
@@ -178,10 +177,7 @@ fn plan_node(dir: &Path, number: usize, ports: &mut Ports) -> Result<PlannedNode
 /// One port number, for TCP and for QUIC.
 fn loopback(port: u16) -> Vec<Multiaddr> {
     let address = |text: String| text.parse().expect("a well-formed address");
-    vec![
-        address(format!("/ip4/127.0.0.1/tcp/{port}")),
-        address(format!("/ip4/127.0.0.1/udp/{port}/quic-v1")),
-    ]
+    vec![address(format!("/ip4/127.0.0.1/tcp/{port}")), address(format!("/ip4/127.0.0.1/udp/{port}/quic-v1"))]
 }
 
 fn check_base_port(base_port: u16, count: usize) -> Result<(), CliError> {

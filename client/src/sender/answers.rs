@@ -1,0 +1,207 @@
+//! What the origin's answers do, and the question whether a message was delivered.
+
+use std::time::Duration;
+
+use postroad_protocol::entry::{AcceptedProof, OrderedProof};
+use postroad_protocol::wire::call::{Question, Reply};
+use postroad_protocol::wire::client::Answer;
+use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Refusal, Seq, VerifyError};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::lane::{Flight, Lane, Phase, give_back};
+use super::{Progress, Stage, Wait};
+use crate::connection::{Endpoint, NodeAddr, backoff};
+use crate::error::ClientError;
+
+/// How long one question for a delivery may take; the home answers after two heartbeats.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long an origin may not know what the directory already says, because it lags.
+const LAG: Duration = Duration::from_secs(5);
+
+impl Lane {
+    /// Handles the answer to the bundle with this counter.
+    pub(super) fn answer(&mut self, counter: u64, answer: Answer) -> Result<(), ClientError> {
+        match answer {
+            Answer::Accepted(proof) => self.accepted(counter, *proof),
+            Answer::Ordered(proof) => self.ordered(counter, &proof),
+            Answer::Refused(refusal) => self.refused(counter, refusal),
+        }
+    }
+
+    fn accepted(&mut self, counter: u64, proof: AcceptedProof) -> Result<(), ClientError> {
+        let Some(flight) = self.flights.get_mut(&counter) else {
+            return Ok(());
+        };
+        match proof.verify(&flight.pending.bundle, self.mailbox.federation()) {
+            Ok(weak) => {
+                let mut change = self.store.change()?;
+                change.accept(&flight.pending, &proof);
+                change.commit()?;
+                flight.accepted = Some(proof);
+                flight.phase = Phase::Accepted;
+                flight.tell(|progress| {
+                    progress.stage = Stage::Accepted;
+                    progress.weak = weak;
+                });
+                self.is_going_well();
+            }
+            Err(error) => self.unverified(counter, "accepted", &error),
+        }
+        Ok(())
+    }
+
+    /// Takes the proof of a bundle's place in the order, from whomever it comes.
+    pub(super) fn ordered(&mut self, counter: u64, proof: &OrderedProof) -> Result<(), ClientError> {
+        let Some(flight) = self.flights.get(&counter) else {
+            return Ok(());
+        };
+        let federation = self.mailbox.federation().clone();
+        let first = match proof.verify(&flight.pending.bundle.signed, &federation) {
+            Ok(first) => first,
+            Err(error) => {
+                self.unverified(counter, "ordered", &error);
+                return Ok(());
+            }
+        };
+        self.newest.note(&proof.cut.header, &federation);
+        let mut change = self.store.change()?;
+        change.remove(&flight.pending);
+        change.commit()?;
+        let Some(Flight { pending, tracks, .. }) = self.flights.remove(&counter) else {
+            return Ok(());
+        };
+        for ((message, track), index) in pending.bundle.messages.iter().zip(tracks).zip(first.index..) {
+            let Some(track) = track else { continue };
+            let seq = Seq { index, ..first };
+            track.progress.send_modify(|progress| {
+                progress.stage = Stage::Ordered;
+                progress.weak = proof.weak;
+                progress.seq = Some(seq);
+            });
+            if track.wait == Wait::Delivered {
+                let to = message.recipients.iter().map(|to| to.mailbox).zip(track.homes).collect();
+                let question = Delivery {
+                    endpoint: self.endpoint.clone(),
+                    via: self.via.clone(),
+                    federation: federation.clone(),
+                    id: message.digest(),
+                    seq,
+                    to,
+                };
+                self.deliveries.spawn(question.ask(track.progress));
+            }
+        }
+        self.is_going_well();
+        Ok(())
+    }
+
+    fn refused(&mut self, counter: u64, refusal: Refusal) -> Result<(), ClientError> {
+        let window = self.mailbox.federation().params().routing_window_epochs;
+        let epoch = self.newest.get().epoch.max(self.origin_epoch);
+        let Some(flight) = self.flights.get_mut(&counter) else {
+            return Ok(());
+        };
+        let never_taken = flight.accepted.is_none();
+        let cannot_come = epoch > flight.pending.bundle.signed.body.valid_until.saturating_add(window);
+        let lags = matches!(refusal, Refusal::UnknownSender { .. } | Refusal::UnknownRecipient { .. })
+            && flight.since.elapsed() < LAG;
+        let phase = match &refusal {
+            Refusal::Expired { .. } => None,
+            refusal if refusal.is_transient() || lags => Some(Phase::Again),
+            _ if !never_taken && !cannot_come => Some(Phase::Doubtful),
+            Refusal::StaleCounter { last } => Some(Phase::Resign { above: *last }),
+            Refusal::BadValidity { to, .. } => {
+                // The highest epoch that the origin takes tells where it believes the order to be.
+                let ahead = self.mailbox.federation().params().validity_epochs;
+                self.origin_epoch = self.origin_epoch.max(to.saturating_sub(ahead));
+                Some(Phase::Resign { above: 0 })
+            }
+            _ if flight.pending.bundle.messages.len() > 1 => Some(Phase::Split),
+            _ => None,
+        };
+        match phase {
+            Some(phase) => {
+                flight.phase = phase;
+                if phase == Phase::Again {
+                    self.try_again_later();
+                }
+            }
+            None => self.drop_flight(counter, &refusal)?,
+        }
+        Ok(())
+    }
+
+    /// The bundle is refused for good.
+    fn drop_flight(&mut self, counter: u64, refusal: &Refusal) -> Result<(), ClientError> {
+        let Some(flight) = self.flights.remove(&counter) else {
+            return Ok(());
+        };
+        let mut change = self.store.change()?;
+        change.remove(&flight.pending);
+        if flight.accepted.is_none() {
+            for (message, numbers) in flight.pending.bundle.messages.iter().zip(&flight.pending.numbers).rev() {
+                let to: Vec<MailboxId> = message.recipients.iter().map(|to| to.mailbox).collect();
+                give_back(&mut change, &to, numbers)?;
+            }
+        }
+        change.commit()?;
+        let stage = match refusal {
+            Refusal::Expired { .. } => Stage::Expired,
+            refusal => Stage::Refused(refusal.clone()),
+        };
+        flight.tell(|progress| progress.stage = stage.clone());
+        Ok(())
+    }
+
+    /// The origin's answer does not hold. The bundle stays on the disk: the next process asks again.
+    fn unverified(&mut self, counter: u64, what: &str, error: &VerifyError) {
+        tracing::error!(%error, what, "the origin's answer does not verify");
+        if let Some(flight) = self.flights.remove(&counter) {
+            let reason = format!("the answer \"{what}\" of {}: {error}", self.via);
+            flight.tell(|progress| progress.stage = Stage::Unverified(reason.clone()));
+        }
+    }
+}
+
+/// The question whether one message is with all its recipients, finally.
+struct Delivery {
+    endpoint: Endpoint,
+    via: NodeAddr,
+    federation: Federation,
+    id: Digest,
+    seq: Seq,
+    to: Vec<(MailboxId, NodeId)>,
+}
+
+impl Delivery {
+    async fn ask(self, progress: watch::Sender<Progress>) {
+        for (mailbox, home) in &self.to {
+            if let Err(reason) = self.ask_for(mailbox, home).await {
+                progress.send_modify(|progress| progress.stage = Stage::Unverified(reason.clone()));
+                return;
+            }
+        }
+        progress.send_modify(|progress| progress.stage = Stage::Delivered);
+    }
+
+    async fn ask_for(&self, mailbox: &MailboxId, home: &NodeId) -> Result<(), String> {
+        let question = Question::Delivery(*mailbox, self.seq);
+        let mut delays = backoff();
+        loop {
+            match self.endpoint.call(&self.via, &question, DELIVERY_TIMEOUT).await {
+                Ok(Reply::Delivery(Some(proof))) => {
+                    let held = proof.verify(self.id, self.seq, mailbox, home, &self.federation);
+                    return held.map_err(|error| format!("the answer \"delivered\": {error}"));
+                }
+                // Not there yet. A node that answers at once instead of waiting is not asked in a tight loop.
+                Ok(Reply::Delivery(None)) => sleep(Duration::from_millis(50)).await,
+                Ok(_) => return Err(format!("{} answers something else than it was asked", self.via)),
+                Err(error) => {
+                    tracing::debug!(%error, "asking for the delivery again");
+                    sleep(delays.failed()).await;
+                }
+            }
+        }
+    }
+}

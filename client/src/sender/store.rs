@@ -1,0 +1,223 @@
+//! What a sender must not forget: bundles exactly as they were signed, counters per origin, numbers per recipient.
+//!
+//! A bundle is durable before it is sent, and stays until it is ordered or finally refused. So after a crash the same
+//! bytes are sent again, and the origin answers them as it did the first time.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use minicbor::{Decode, Encode};
+use postroad_protocol::bundle::Bundle;
+use postroad_protocol::codec::{decode, encode};
+use postroad_protocol::entry::AcceptedProof;
+use postroad_protocol::{MailboxId, NodeId};
+use postroad_store::{DirLock, Read, Store, StoreError, Table, Transaction, prefix_end};
+
+use crate::error::ClientError;
+
+const PENDING: Table = Table("pending");
+const ACCEPTED: Table = Table("accepted");
+const COUNTERS: Table = Table("counters");
+const NUMBERS: Table = Table("numbers");
+
+/// A bundle that is not ordered yet.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub(super) struct PendingBundle {
+    /// Where its origin listens.
+    #[n(0)]
+    pub(super) via: String,
+    /// The newest epoch when it was signed.
+    #[n(1)]
+    pub(super) epoch: u64,
+    /// For each message and recipient the number inside, in order; zero where the application sealed.
+    #[n(2)]
+    pub(super) numbers: Vec<Vec<u64>>,
+    /// The bundle as it was signed.
+    #[n(3)]
+    pub(super) bundle: Bundle,
+}
+
+impl PendingBundle {
+    pub(super) fn counter(&self) -> u64 {
+        self.bundle.signed.body.counter
+    }
+
+    fn key(&self) -> Vec<u8> {
+        key(&self.bundle.signed.body.via, self.counter())
+    }
+}
+
+/// Bundles of one origin ascend by counter.
+fn key(via: &NodeId, counter: u64) -> Vec<u8> {
+    [via.0.as_slice(), &counter.to_be_bytes()].concat()
+}
+
+/// The store under `send/`, locked. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct SendStore {
+    store: Store,
+    _lock: std::sync::Arc<DirLock>,
+}
+
+/// A change that becomes durable as a whole.
+pub(super) struct Change {
+    transaction: Transaction,
+}
+
+impl SendStore {
+    pub(super) fn open(mailbox_dir: &Path) -> Result<SendStore, ClientError> {
+        let dir = mailbox_dir.join("send");
+        let lock = std::sync::Arc::new(DirLock::take(&dir)?);
+        let store = Store::open(&dir.join("store.redb"), &[PENDING, ACCEPTED, COUNTERS, NUMBERS])?;
+        Ok(SendStore { store, _lock: lock })
+    }
+
+    /// The addresses of the origins for which bundles are pending.
+    pub(super) fn vias(&self) -> Result<BTreeMap<NodeId, String>, ClientError> {
+        let snapshot = self.store.snapshot()?;
+        let mut vias = BTreeMap::new();
+        let mut from = Vec::new();
+        while let Some((key, value)) = snapshot.range(PENDING, &from, &[], 1)?.pop() {
+            let pending: PendingBundle = read(PENDING, &key, &value)?;
+            let via = pending.bundle.signed.body.via;
+            vias.insert(via, pending.via);
+            from = prefix_end(&via.0);
+            if from.is_empty() {
+                break;
+            }
+        }
+        Ok(vias)
+    }
+
+    /// The bundles that are pending at one origin, with their acceptance, in ascending order of counter.
+    pub(super) fn pending(&self, via: &NodeId) -> Result<Vec<(PendingBundle, Option<AcceptedProof>)>, ClientError> {
+        let snapshot = self.store.snapshot()?;
+        (snapshot.range(PENDING, &via.0, &prefix_end(&via.0), usize::MAX)?.into_iter())
+            .map(|(key, value)| {
+                let accepted = snapshot.get(ACCEPTED, &key)?;
+                let accepted = accepted.map(|bytes| read(ACCEPTED, &key, &bytes)).transpose()?;
+                Ok((read(PENDING, &key, &value)?, accepted))
+            })
+            .collect()
+    }
+
+    /// Begins a change.
+    pub(super) fn change(&self) -> Result<Change, ClientError> {
+        Ok(Change { transaction: self.store.begin()? })
+    }
+}
+
+impl Change {
+    /// Takes the next `count` counters for an origin, all above `last`.
+    pub(super) fn counters(&mut self, via: &NodeId, count: u64, last: u64) -> Result<u64, ClientError> {
+        let stored = self.transaction.get(COUNTERS, &via.0)?;
+        let next: u64 = stored.map_or(Ok(1), |bytes| read(COUNTERS, &via.0, &bytes))?;
+        let first = next.max(last.saturating_add(1));
+        self.transaction.put(COUNTERS, &via.0, &encode(&first.saturating_add(count)));
+        Ok(first)
+    }
+
+    /// Takes the next number for a recipient; they begin at 1.
+    pub(super) fn number(&mut self, recipient: &MailboxId) -> Result<u64, ClientError> {
+        let stored = self.transaction.get(NUMBERS, &recipient.0)?;
+        let number: u64 = stored.map_or(Ok(1), |bytes| read(NUMBERS, &recipient.0, &bytes))?;
+        self.transaction.put(NUMBERS, &recipient.0, &encode(&(number + 1)));
+        Ok(number)
+    }
+
+    /// Gives a number back that never left, if it is the last one that was taken.
+    pub(super) fn give_back(&mut self, recipient: &MailboxId, number: u64) -> Result<(), ClientError> {
+        let stored = self.transaction.get(NUMBERS, &recipient.0)?;
+        let next: Option<u64> = stored.map(|bytes| read(NUMBERS, &recipient.0, &bytes)).transpose()?;
+        if number > 0 && next == Some(number + 1) {
+            self.transaction.put(NUMBERS, &recipient.0, &encode(&number));
+        }
+        Ok(())
+    }
+
+    pub(super) fn put(&mut self, pending: &PendingBundle) {
+        self.transaction.put(PENDING, &pending.key(), &encode(pending));
+    }
+
+    pub(super) fn accept(&mut self, pending: &PendingBundle, proof: &AcceptedProof) {
+        self.transaction.put(ACCEPTED, &pending.key(), &encode(proof));
+    }
+
+    pub(super) fn remove(&mut self, pending: &PendingBundle) {
+        self.transaction.delete(PENDING, &pending.key());
+        self.transaction.delete(ACCEPTED, &pending.key());
+    }
+
+    pub(super) fn commit(self) -> Result<(), ClientError> {
+        Ok(self.transaction.commit()?)
+    }
+}
+
+fn read<T: for<'b> Decode<'b, ()> + Encode<()>>(table: Table, key: &[u8], bytes: &[u8]) -> Result<T, ClientError> {
+    decode(bytes).map_err(|_| StoreError::Corrupt { table, key: key.to_vec() }.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{self, key as secret};
+    use crate::seal::foreign;
+    use postroad_protocol::bundle::BundleBody;
+    use postroad_protocol::signed::Signed;
+
+    fn pending(counter: u64) -> PendingBundle {
+        let messages = vec![foreign(b"hello", &[(secret(7).public(), vec![])])];
+        let body = BundleBody::new(secret(5).public(), secret(1).public(), counter, 100, &messages);
+        let signed = Signed::sign(body, &secret(5), &fixture::federation()).into_inner();
+        let bundle = Bundle { signed, messages };
+        PendingBundle { via: "/ip4/127.0.0.1/tcp/1".into(), epoch: 3, numbers: vec![vec![0]], bundle }
+    }
+
+    #[test]
+    fn a_bundle_is_the_same_bytes_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let bundles = [pending(1), pending(2), pending(300)];
+        let bytes: Vec<Vec<u8>> = bundles.iter().map(|pending| encode(&pending.bundle)).collect();
+        let store = SendStore::open(dir.path()).unwrap();
+        let mut change = store.change().unwrap();
+        bundles.iter().rev().for_each(|pending| change.put(pending));
+        change.commit().unwrap();
+        drop(store);
+        let store = SendStore::open(dir.path()).unwrap();
+        let via = secret(1).public();
+        let found = store.pending(&via).unwrap();
+        assert_eq!(found.iter().map(|(pending, _)| encode(&pending.bundle)).collect::<Vec<_>>(), bytes);
+        assert_eq!(store.vias().unwrap(), BTreeMap::from([(via, "/ip4/127.0.0.1/tcp/1".to_owned())]));
+        let mut change = store.change().unwrap();
+        bundles.iter().for_each(|pending| change.remove(pending));
+        change.commit().unwrap();
+        assert_eq!(store.vias().unwrap(), BTreeMap::new());
+    }
+
+    #[test]
+    fn counters_and_numbers_rise_and_only_the_last_number_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SendStore::open(dir.path()).unwrap();
+        let (via, to) = (secret(1).public(), secret(7).public());
+        let mut change = store.change().unwrap();
+        assert_eq!(change.counters(&via, 3, 0).unwrap(), 1);
+        assert_eq!(change.counters(&via, 1, 0).unwrap(), 4);
+        assert_eq!(change.counters(&via, 1, 70).unwrap(), 71);
+        assert_eq!(change.counters(&to, 1, 0).unwrap(), 1);
+        assert_eq!((change.number(&to).unwrap(), change.number(&to).unwrap()), (1, 2));
+        change.give_back(&to, 1).unwrap();
+        assert_eq!(change.number(&to).unwrap(), 3);
+        change.give_back(&to, 3).unwrap();
+        change.commit().unwrap();
+        assert_eq!(store.change().unwrap().number(&to).unwrap(), 3);
+    }
+
+    #[test]
+    fn a_second_sender_on_one_mailbox_is_told_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let _first = SendStore::open(dir.path()).unwrap();
+        let second = SendStore::open(dir.path()).unwrap_err();
+        assert!(matches!(second, ClientError::Store(StoreError::InUse { .. })), "{second}");
+    }
+}

@@ -1,0 +1,197 @@
+//! Calls: one question and one answer on a stream of its own, for look-ups and catching up. From both ends.
+
+use std::time::Duration;
+
+use postroad_engine::{Input, serve as rows};
+use postroad_net::Stream;
+use postroad_protocol::state::HomeProof;
+use postroad_protocol::wire::call::{PeerState, PeerStatus, Question, Reply, Status};
+use postroad_protocol::{MailboxId, NodeId, Refusal, Seq, Verified, wire};
+use tokio::sync::oneshot;
+
+use super::core::ToCore;
+use super::streams::{GREETING, StreamError, read, read_greeting, write};
+use super::{Shared, peer_of};
+
+/// Bytes of cuts in one answer, about.
+const PAGE_BYTES: usize = 4 << 20;
+/// How long a registration may take until a cut settles it.
+const REGISTRATION_PATIENCE: Duration = Duration::from_secs(8);
+/// Headers that may be handed in at once.
+const MAX_HANDED_IN: usize = 256;
+
+/// Asks another node.
+pub(super) async fn ask(shared: &Shared, node: &NodeId, question: &Question) -> Result<Reply, StreamError> {
+    let peer = peer_of(node).ok_or(StreamError::Unexpected("not an ed25519 key"))?;
+    shared.network.connect(peer, shared.addrs(node), shared.dial_patience()).await?;
+    let (mut reader, mut writer) = shared.network.open(peer, wire::CALL, GREETING).await?.framed();
+    write(&mut writer, question).await?;
+    read(&mut reader, wire::MAX_ANSWER_BYTES).await
+}
+
+/// Answers one question.
+pub(super) async fn serve(shared: Shared, _from: NodeId, stream: Stream) -> Result<(), StreamError> {
+    let (mut reader, mut writer) = stream.framed();
+    let reply = match read_greeting::<Question>(&mut reader, wire::MAX_QUESTION_BYTES).await {
+        Ok(question) => match answer(&shared, question).await {
+            Ok(reply) => reply,
+            Err(refusal) => Reply::Refused(refusal),
+        },
+        Err(StreamError::Ended) => return Ok(()),
+        Err(error) => Reply::Refused(Refusal::Invalid { reason: error.to_string() }),
+    };
+    // A peer that reads slowly holds one of its own few calls, for a while.
+    let sent = tokio::time::timeout(GREETING, write(&mut writer, &reply)).await;
+    sent.map_err(|_| StreamError::Silent)??;
+    let _ = writer.close().await;
+    Ok(())
+}
+
+async fn answer(shared: &Shared, question: Question) -> Result<Reply, Refusal> {
+    Ok(match question {
+        Question::Genesis => Reply::Genesis(Box::new(shared.federation.genesis().clone())),
+        Question::Status => Reply::Status(Box::new(status(shared).await?)),
+        Question::Home(mailbox, epoch) => Reply::Home(Box::new(home(shared, mailbox, epoch).await?)),
+        Question::Register(owner) => {
+            let owner = Verified::check(owner, &shared.federation).map_err(invalid)?;
+            let mailbox = owner.body.mailbox;
+            let (answer, settled) = oneshot::channel();
+            shared.core.send(ToCore::Register(Box::new(owner), answer)).await.map_err(stopping)?;
+            let settled = tokio::time::timeout(REGISTRATION_PATIENCE, settled).await;
+            settled.map_err(|_| Refusal::NotReady)?.map_err(stopping)??;
+            Reply::Home(Box::new(home(shared, mailbox, None).await?))
+        }
+        Question::Cuts(after) => {
+            let cuts = shared.store.snapshot().and_then(|store| rows::cuts(&store, after, PAGE_BYTES));
+            Reply::Cuts(cuts.map_err(unreadable)?)
+        }
+        Question::Slice(key) => {
+            let slice =
+                (shared.store.snapshot()).and_then(|store| rows::slice(&store, &shared.me, &shared.federation, &key));
+            match slice.map_err(unreadable)? {
+                Some(parcel) => Reply::Slice(Box::new(parcel)),
+                None => {
+                    return Err(Refusal::NotFound { what: format!("slice {} of header {}", key.number, key.header) });
+                }
+            }
+        }
+        Question::Delivery(mailbox, seq) => delivery(shared, mailbox, seq).await?,
+        Question::HandIn(chain) => {
+            if chain.len() > MAX_HANDED_IN {
+                return Err(Refusal::TooLarge { bytes: chain.len() as u64, limit: MAX_HANDED_IN as u64 });
+            }
+            for sealed in chain {
+                let sealed = Verified::check(sealed, &shared.federation).map_err(invalid)?;
+                let input = Input::Sealed(None, Box::new(sealed));
+                shared.core.send(ToCore::input(input)).await.map_err(stopping)?;
+            }
+            Reply::Taken
+        }
+    })
+}
+
+fn invalid(error: postroad_protocol::VerifyError) -> Refusal {
+    Refusal::Invalid { reason: error.to_string() }
+}
+
+fn stopping<E>(_: E) -> Refusal {
+    Refusal::NotReady
+}
+
+fn unreadable(error: postroad_store::StoreError) -> Refusal {
+    tracing::error!(%error, "a row cannot be read");
+    Refusal::NotFound { what: "it cannot be read from this node's disk".into() }
+}
+
+/// Asks the core something about its engine.
+async fn ask_core<T: Send + 'static>(
+    shared: &Shared,
+    question: impl FnOnce(&postroad_engine::Node) -> T + Send + 'static,
+) -> Result<T, Refusal> {
+    let (answer, answered) = oneshot::channel();
+    let question = ToCore::Ask(Box::new(move |node| {
+        let _ = answer.send(question(node));
+    }));
+    shared.core.send(question).await.map_err(stopping)?;
+    answered.await.map_err(stopping)
+}
+
+async fn home(shared: &Shared, mailbox: MailboxId, epoch: Option<u64>) -> Result<HomeProof, Refusal> {
+    let found = ask_core(shared, move |node| {
+        let ledger = node.ledger();
+        let (state, cut) = ledger.at(epoch.unwrap_or(ledger.head().epoch))?;
+        Some((state.clone(), cut?.clone()))
+    });
+    match found.await? {
+        Some((state, cut)) => Ok(state.prove_home(&mailbox, cut)),
+        None => Err(Refusal::NotFound { what: "a state of that epoch; only recent epochs are kept".into() }),
+    }
+}
+
+/// Whether a message is with a recipient, finally: asked of the recipient's home.
+async fn delivery(shared: &Shared, mailbox: MailboxId, seq: Seq) -> Result<Reply, Refusal> {
+    let home = shared.view.borrow().head.home(&mailbox);
+    match home {
+        None => Err(Refusal::UnknownRecipient { mailbox }),
+        Some(home) if home == shared.me => {
+            let patience = Duration::from_millis(2 * shared.federation.params().heartbeat_ms);
+            let deadline = tokio::time::Instant::now() + patience;
+            let mut view = shared.view.clone();
+            loop {
+                let before = view.borrow_and_update().last_final.as_ref().map(|last| last.attestation.body.number);
+                let (answer, answered) = oneshot::channel();
+                shared.core.send(ToCore::Delivery(mailbox, seq, answer)).await.map_err(stopping)?;
+                if let Some(proof) = answered.await.map_err(stopping)? {
+                    return Ok(Reply::Delivery(Some(proof)));
+                }
+                let newer =
+                    view.wait_for(|view| view.last_final.as_ref().map(|last| last.attestation.body.number) != before);
+                match tokio::time::timeout_at(deadline, newer).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(_)) => return Err(Refusal::NotReady),
+                    Err(_) => return Ok(Reply::Delivery(None)),
+                }
+            }
+        }
+        Some(home) => match ask(shared, &home, &Question::Delivery(mailbox, seq)).await {
+            Ok(reply @ (Reply::Delivery(_) | Reply::Refused(_))) => Ok(reply),
+            Ok(_) | Err(_) => Ok(Reply::Delivery(None)),
+        },
+    }
+}
+
+async fn status(shared: &Shared) -> Result<Status, Refusal> {
+    let me = shared.me;
+    let federation = shared.federation.id();
+    ask_core(shared, move |node| {
+        let head = node.head();
+        let (mailboxes, pending) = node.load();
+        let peers = head
+            .nodes()
+            .filter(|(other, _)| **other != me)
+            .map(|(other, known)| {
+                let state = if node.peers().is_present(other) {
+                    PeerState::Ready
+                } else if node.peers().is_connected(other) {
+                    PeerState::Away
+                } else {
+                    PeerState::Unreachable
+                };
+                PeerStatus { node: *other, name: known.name.clone(), state }
+            })
+            .collect();
+        Status {
+            node: me,
+            federation,
+            incarnation: node.incarnation(),
+            epoch: head.epoch,
+            cut: head.cut,
+            time_ms: head.time_ms,
+            mailboxes,
+            pending,
+            peers,
+            version: env!("CARGO_PKG_VERSION").into(),
+        }
+    })
+    .await
+}

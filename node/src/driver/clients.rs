@@ -1,0 +1,233 @@
+//! Client streams: bundles and acknowledgements come in, answers and the mailbox's entries go out.
+//!
+//! The connection authenticates the client: its PeerId is its address. Answers and entries have queues of their own, so
+//! a client that reads its mailbox slowly still gets its answers.
+
+use postroad_engine::Input;
+use postroad_engine::serve::{Reader, Served};
+use postroad_net::{Stream, StreamReader, StreamWriter};
+use postroad_protocol::codec::decode;
+use postroad_protocol::wire::client::{FromClient, Settled, ToClient};
+use postroad_protocol::{MailboxId, Refusal, Verified, wire};
+use tokio::sync::{mpsc, watch};
+
+use super::Shared;
+use super::core::ToCore;
+use super::streams::{StreamError, next_link, read_greeting, write, write_all};
+
+/// Answers that wait for one client, at most.
+const MAX_ANSWERS: usize = 8_192;
+/// Entries that wait for one client's writer.
+const MAX_ENTRIES: usize = 64;
+/// Entries, and bytes of entries, read from disk at once.
+const PAGE: (usize, usize) = (64, 1 << 20);
+/// Entries that a client may allow ahead, at most.
+const MAX_CREDIT: u64 = 65_536;
+
+/// Serves one stream until it ends.
+pub(super) async fn serve(shared: Shared, mailbox: MailboxId, stream: Stream) -> Result<(), StreamError> {
+    let (mut reader, mut writer) = stream.framed();
+    let greeting = read_greeting(&mut reader, wire::MAX_CLIENT_BYTES).await;
+    let refusal = match greeting {
+        Ok(FromClient::Hello(federation)) if federation == shared.federation.id() => None,
+        Ok(FromClient::Hello(_)) => Some((Refusal::WrongFederation, StreamError::Federation)),
+        Ok(_) => {
+            let error = StreamError::Unexpected("no greeting");
+            Some((Refusal::Invalid { reason: error.to_string() }, error))
+        }
+        Err(error) => Some((Refusal::Invalid { reason: error.to_string() }, error)),
+    };
+    if let Some((refusal, error)) = refusal {
+        write(&mut writer, &ToClient::Refused(refusal)).await?;
+        let _ = writer.close().await;
+        return Err(error);
+    }
+    let epoch = shared.view.borrow().head.epoch;
+    write(&mut writer, &ToClient::Hello(shared.federation.id(), epoch)).await?;
+    let link = next_link();
+    let (answers, mut answer_queue) = mpsc::channel(MAX_ANSWERS);
+    if !shared.tell(ToCore::ClientUp(link, answers.clone())).await {
+        return Err(StreamError::Stopping);
+    }
+    let (entries, mut entry_queue) = mpsc::channel(MAX_ENTRIES);
+    let (wishes, wished) = watch::channel(Wishes::default());
+    let ended = tokio::select! {
+        ended = receive(&shared, mailbox, link, &mut reader, answers, wishes) => ended,
+        ended = subscription(&shared, mailbox, wished, entries) => ended,
+        ended = send(&mut writer, &mut answer_queue, &mut entry_queue) => ended,
+    };
+    let _ = shared.tell(ToCore::ClientDown(link)).await;
+    if let Err(error @ (StreamError::Frame(_) | StreamError::Decode(_) | StreamError::Unexpected(_))) = &ended {
+        let refusal = Refusal::Invalid { reason: error.to_string() };
+        write(&mut writer, &ToClient::Refused(refusal)).await?;
+        let _ = writer.close().await;
+    }
+    ended
+}
+
+async fn send(
+    writer: &mut StreamWriter,
+    answers: &mut mpsc::Receiver<ToClient>,
+    entries: &mut mpsc::Receiver<ToClient>,
+) -> Result<(), StreamError> {
+    loop {
+        tokio::select! {
+            answer = answers.recv() => write_all(writer, &answer.ok_or(StreamError::Ended)?, answers).await?,
+            entry = entries.recv() => write_all(writer, &entry.ok_or(StreamError::Ended)?, entries).await?,
+        }
+    }
+}
+
+/// What a client wants to read.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wishes {
+    /// From which log index on, and the how-manieth subscription of the stream it is.
+    from: Option<(u64, u64)>,
+    /// Entries that it has allowed in all.
+    credit: u64,
+}
+
+async fn receive(
+    shared: &Shared,
+    mailbox: MailboxId,
+    link: u64,
+    reader: &mut StreamReader,
+    answers: mpsc::Sender<ToClient>,
+    wishes: watch::Sender<Wishes>,
+) -> Result<(), StreamError> {
+    loop {
+        let bytes = reader.read(wire::MAX_CLIENT_BYTES).await?.ok_or(StreamError::Ended)?;
+        let input = match decode::<FromClient>(&bytes)? {
+            FromClient::Hello(_) => return Err(StreamError::Unexpected("a second greeting")),
+            FromClient::Submit(bundle) => {
+                let counter = bundle.signed.body.counter;
+                // Limits cost nothing; hashing and the signature are paid for only within them.
+                let checked = match bundle.check_limits(shared.federation.params()) {
+                    Err(refusal) => Err(refusal),
+                    Ok(()) => {
+                        let federation = shared.federation.clone();
+                        let verified = shared.offload(move || Verified::check(*bundle, &federation)).await;
+                        let verified = verified.ok_or(StreamError::Stopping)?;
+                        verified.map_err(|error| Refusal::Invalid { reason: error.to_string() })
+                    }
+                };
+                match checked {
+                    Ok(bundle) => Input::Submit(link, mailbox, Box::new(bundle)),
+                    Err(refusal) => {
+                        let answer = postroad_protocol::wire::client::Answer::Refused(refusal);
+                        let sent = answers.send(ToClient::Answer(counter, Box::new(answer))).await;
+                        sent.map_err(|_| StreamError::Stopping)?;
+                        continue;
+                    }
+                }
+            }
+            FromClient::Subscribe(from) => {
+                wishes.send_modify(|wishes| {
+                    let count = wishes.from.map_or(0, |(_, count)| count);
+                    wishes.from = Some((from, count + 1));
+                });
+                continue;
+            }
+            FromClient::Credit(more) => {
+                wishes.send_modify(|wishes| wishes.credit = wishes.credit.saturating_add(u64::from(more)));
+                continue;
+            }
+            FromClient::Acknowledge(signed) => match Verified::check(signed, &shared.federation) {
+                Ok(signed) if signed.body.mailbox == mailbox => Input::Acknowledge(Box::new(signed)),
+                Ok(_) => return Err(StreamError::Unexpected("an acknowledgement of another mailbox")),
+                Err(error) => return Err(error.into()),
+            },
+        };
+        if !shared.tell(ToCore::input(input)).await {
+            return Err(StreamError::Stopping);
+        }
+    }
+}
+
+/// Sends the mailbox's entries as they come, what is attested of them, and how far the log is settled.
+async fn subscription(
+    shared: &Shared,
+    mailbox: MailboxId,
+    mut wished: watch::Receiver<Wishes>,
+    entries: mpsc::Sender<ToClient>,
+) -> Result<(), StreamError> {
+    let mut view = shared.view.clone();
+    let mut current = 0;
+    let mut next = 0;
+    let mut sent: u64 = 0;
+    let mut told = (0, 0, 0);
+    let mut reader = Reader::new(shared.me, &shared.federation);
+    loop {
+        let Wishes { from, credit } = *wished.borrow_and_update();
+        if let Some((from, count)) = from
+            && count != current
+        {
+            (current, next, told) = (count, from, (0, 0, 0));
+            reader = Reader::new(shared.me, &shared.federation);
+            let home = view.borrow().head.home(&mailbox);
+            if home != Some(shared.me) {
+                let refusal = match home {
+                    Some(home) => Refusal::NotHere { home },
+                    None => Refusal::NotFound { what: format!("mailbox {mailbox}") },
+                };
+                entries.send(ToClient::Refused(refusal)).await.map_err(|_| StreamError::Ended)?;
+                current = 0;
+                wished.changed().await.map_err(|_| StreamError::Ended)?;
+                continue;
+            }
+        }
+        if current == 0 {
+            wished.changed().await.map_err(|_| StreamError::Ended)?;
+            continue;
+        }
+        // The view first: the snapshot is at least as new, so what the view says of the log is in it.
+        let seen = view.borrow_and_update().clone();
+        let allowed = credit.min(sent.saturating_add(MAX_CREDIT)).saturating_sub(sent);
+        let (limit, bytes) = PAGE;
+        let limit = limit.min(usize::try_from(allowed).unwrap_or(limit));
+        let store = shared.store.clone();
+        let page = shared.offload(move || {
+            let page = store.snapshot().and_then(|rows| reader.entries(&rows, &mailbox, next, limit, bytes));
+            (reader, page)
+        });
+        let (back, page) = page.await.ok_or(StreamError::Stopping)?;
+        reader = back;
+        let mut count = 0;
+        for served in page? {
+            let message = match served {
+                Served::Cut(cut) => ToClient::Cut(*cut),
+                Served::Entry(entry) => {
+                    count += 1;
+                    ToClient::Entry(entry)
+                }
+            };
+            entries.send(message).await.map_err(|_| StreamError::Ended)?;
+        }
+        next += count;
+        sent += count;
+        if count > 0 && count == limit as u64 || count > 0 && allowed > count {
+            continue;
+        }
+        if limit > 0 {
+            // Everything that this snapshot has was sent.
+            let signed = seen.signed.as_ref().map_or(0, |view| view.attestation.body.number);
+            let anchored = seen.last_final.as_ref().map_or(0, |view| view.attestation.body.number);
+            for (view, known) in [(&seen.signed, signed != told.0), (&seen.last_final, anchored != told.1)] {
+                let Some(view) = view.as_ref().filter(|_| known) else { continue };
+                if let Some(attested) = view.of(&mailbox) {
+                    let message = ToClient::Attested(Box::new(attested));
+                    entries.send(message).await.map_err(|_| StreamError::Ended)?;
+                }
+            }
+            if seen.delivered != told.2 {
+                let settled = Settled { epoch: seen.delivered, size: next, below: seen.settled_below };
+                entries.send(ToClient::Settled(settled)).await.map_err(|_| StreamError::Ended)?;
+            }
+            told = (signed, anchored, seen.delivered);
+        }
+        tokio::select! {
+            changed = view.changed() => changed.map_err(|_| StreamError::Stopping)?,
+            changed = wished.changed() => changed.map_err(|_| StreamError::Ended)?,
+        }
+    }
+}

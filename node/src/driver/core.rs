@@ -1,0 +1,449 @@
+//! The core thread: it owns the engine, the store's transaction and the signing guard.
+//!
+//! It takes messages in groups. What the engine asks to write goes into one transaction; everything else that it says
+//! waits until that transaction is durable, and only then are outputs released and what was waiting for the disk is
+//! signed. So one fsync serves a whole group, and no word leaves before the disk has what it is about.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use postroad_engine::{Config, Input, Node, Now, OpenError, Output, Report, Time};
+use postroad_protocol::attestation::DeliveryProof;
+use postroad_protocol::cut::Vote;
+use postroad_protocol::record::OwnerSigned;
+use postroad_protocol::wire::client::ToClient;
+use postroad_protocol::wire::mail::{Homeward, Outward};
+use postroad_protocol::wire::order::{FromSequencer, ToSequencer};
+use postroad_protocol::{MailboxId, NodeId, Refusal, Seq, Signature, Verified};
+use postroad_store::{Guard, GuardError, Store, StoreError};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{NodeError, Shared, View, fetch};
+
+/// Messages of one group, at most.
+const MAX_GROUP: usize = 512;
+
+/// Numbers streams, so that the end of an old one is not taken for the end of the one that replaced it.
+pub(super) type LinkId = u64;
+
+/// What tasks tell the core.
+pub(super) enum ToCore {
+    Input(Box<Input>),
+    Ask(Box<dyn FnOnce(&Node) + Send>),
+    HolderUp(NodeId, LinkId, mpsc::Sender<Outward>),
+    HolderDown(NodeId, LinkId),
+    OriginUp(NodeId, LinkId, mpsc::Sender<Homeward>),
+    OriginDown(NodeId, LinkId),
+    SequencerUp(u64, LinkId, mpsc::Sender<ToSequencer>),
+    SequencerDown(LinkId),
+    FollowerUp(NodeId, LinkId, mpsc::Sender<FromSequencer>),
+    FollowerDown(NodeId, LinkId),
+    ClientUp(LinkId, mpsc::Sender<ToClient>),
+    ClientDown(LinkId),
+    Register(Box<Verified<OwnerSigned>>, oneshot::Sender<Result<(), Refusal>>),
+    Delivery(MailboxId, Seq, oneshot::Sender<Option<Box<DeliveryProof>>>),
+    /// Say this to an origin once everything before it is durable.
+    Durable(mpsc::Sender<Homeward>, Homeward),
+    /// Stop, once everything sealed is under receipts or this time has passed.
+    Drain(Duration),
+}
+
+impl ToCore {
+    pub(super) fn input(input: Input) -> ToCore {
+        ToCore::Input(Box::new(input))
+    }
+}
+
+/// A handle for the driver.
+pub(super) struct Core;
+
+type Stopped = oneshot::Receiver<Result<(), String>>;
+
+struct Thread {
+    node: Node,
+    store: Store,
+    guard: Option<Guard>,
+    secret: postroad_protocol::SecretKey,
+    began: Instant,
+    from_tasks: mpsc::Receiver<ToCore>,
+    view: watch::Sender<View>,
+    fetcher: Option<Shared>,
+    holders: BTreeMap<NodeId, (LinkId, mpsc::Sender<Outward>)>,
+    origins: BTreeMap<NodeId, (LinkId, mpsc::Sender<Homeward>)>,
+    sequencer: Option<(LinkId, mpsc::Sender<ToSequencer>)>,
+    followers: BTreeMap<NodeId, (LinkId, mpsc::Sender<FromSequencer>)>,
+    clients: BTreeMap<LinkId, mpsc::Sender<ToClient>>,
+    registrations: BTreeMap<u64, oneshot::Sender<Result<(), Refusal>>>,
+    deliveries: BTreeMap<u64, oneshot::Sender<Option<Box<DeliveryProof>>>>,
+    durable: Vec<(mpsc::Sender<Homeward>, Homeward)>,
+    next_token: u64,
+    drain_by: Option<Instant>,
+    view_changed: bool,
+    fatal: Option<String>,
+}
+
+impl Core {
+    /// Opens the engine on its store and starts its thread.
+    pub(super) fn start(
+        config: Config,
+        store: Store,
+        guard: Option<Guard>,
+        from_tasks: mpsc::Receiver<ToCore>,
+    ) -> Result<(CoreStarted, watch::Receiver<View>, Stopped), NodeError> {
+        let secret = config.secret.clone();
+        let (node, outputs) = Node::open(config, &store.snapshot()?).map_err(|OpenError::Store(error)| error)?;
+        let (view, views) = watch::channel(View {
+            head: node.head().clone(),
+            head_cut: node.ledger().head_cut().cloned(),
+            delivered: node.settled().0,
+            settled_below: node.settled().1,
+            incarnation: 0,
+            signed: None,
+            last_final: None,
+        });
+        let (ended, stopped) = oneshot::channel();
+        let mut thread = Thread {
+            node,
+            store,
+            guard,
+            secret,
+            began: Instant::now(),
+            from_tasks,
+            view,
+            fetcher: None,
+            holders: BTreeMap::new(),
+            origins: BTreeMap::new(),
+            sequencer: None,
+            followers: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            registrations: BTreeMap::new(),
+            deliveries: BTreeMap::new(),
+            durable: Vec::new(),
+            next_token: 0,
+            drain_by: None,
+            view_changed: false,
+            fatal: None,
+        };
+        let (fetcher, fetchers) = oneshot::channel();
+        let spawned = std::thread::Builder::new().name("postroad-core".into()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            let result = match runtime {
+                Ok(runtime) => {
+                    // Outputs may ask for fetches, so wait for who does them.
+                    thread.fetcher = runtime.block_on(fetchers).ok();
+                    thread.run(&runtime, outputs)
+                }
+                Err(error) => Err(format!("no runtime for the core thread: {error}")),
+            };
+            let _ = ended.send(result);
+        });
+        spawned.map_err(|error| NodeError::Fatal(format!("the core thread does not start: {error}")))?;
+        Ok((CoreStarted { fetcher }, views, stopped))
+    }
+}
+
+/// The started thread, which waits for its fetcher.
+pub(super) struct CoreStarted {
+    fetcher: oneshot::Sender<Shared>,
+}
+
+impl CoreStarted {
+    /// Gives the core what its fetches run with; it begins to work.
+    pub(super) async fn runs_fetches_with(self, shared: &Shared) {
+        let _ = self.fetcher.send(shared.clone());
+    }
+}
+
+impl Thread {
+    fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Now { time: Time(self.began.elapsed().as_millis() as u64), wall_ms: wall.as_millis() as u64 }
+    }
+
+    fn run(&mut self, runtime: &tokio::runtime::Runtime, outputs: Vec<Output>) -> Result<(), String> {
+        self.group(Vec::new(), outputs).map_err(|error| error.to_string())?;
+        loop {
+            if let Some(reason) = self.fatal.take() {
+                return Err(reason);
+            }
+            if self.drain_by.is_some_and(|by| self.node.is_drained() || Instant::now() >= by) {
+                return Ok(());
+            }
+            let due = self.began + Duration::from_millis(self.node.next_timeout().0);
+            let first = runtime.block_on(async {
+                let wait = due.min(Instant::now() + Duration::from_millis(500));
+                tokio::time::timeout_at(wait.into(), self.from_tasks.recv()).await
+            });
+            let mut group = match first {
+                Ok(Some(message)) => vec![message],
+                Ok(None) => return Ok(()),
+                Err(_) => Vec::new(),
+            };
+            while group.len() < MAX_GROUP
+                && let Ok(message) = self.from_tasks.try_recv()
+            {
+                group.push(message);
+            }
+            // On an error nothing of the group was released, and memory is ahead of the disk: only a start can mend that.
+            self.group(group, Vec::new()).map_err(|error| error.to_string())?;
+        }
+    }
+
+    /// Handles a group of messages under one transaction, and then what follows from its being durable.
+    fn group(&mut self, messages: Vec<ToCore>, mut out: Vec<Output>) -> Result<(), StoreError> {
+        let mut transaction = self.store.begin()?;
+        for message in messages {
+            for input in self.inputs_of(message) {
+                self.node.handle(self.now(), input, &transaction, &mut out);
+            }
+        }
+        let now = self.now();
+        if now.time >= self.node.next_timeout() {
+            self.node.handle(now, Input::TimedOut, &transaction, &mut out);
+        }
+        self.node.handle(now, Input::Flush, &transaction, &mut out);
+        loop {
+            let mut token = None;
+            let mut released = Vec::with_capacity(out.len());
+            for output in out.drain(..) {
+                match output {
+                    Output::Persist(next, writes) => {
+                        writes.iter().for_each(|write| transaction.apply(write));
+                        token = Some(next);
+                    }
+                    other => released.push(other),
+                }
+            }
+            transaction.commit()?;
+            for (sender, message) in self.durable.drain(..) {
+                // A full queue loses its stream below, or its peer is slow and its credit stays used up.
+                let _ = sender.try_send(message);
+            }
+            let mut inputs: Vec<Input> = token.map(Input::Persisted).into_iter().collect();
+            for output in released {
+                inputs.extend(self.release(output));
+            }
+            self.publish_view();
+            if inputs.is_empty() {
+                return Ok(());
+            }
+            transaction = self.store.begin()?;
+            for input in inputs {
+                self.node.handle(self.now(), input, &transaction, &mut out);
+            }
+            if out.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What a message means to the engine. Streams come and go here.
+    fn inputs_of(&mut self, message: ToCore) -> Vec<Input> {
+        match message {
+            ToCore::Input(input) => return vec![*input],
+            ToCore::Ask(question) => question(&self.node),
+            ToCore::HolderUp(node, link, sender) => {
+                let replaced = self.holders.insert(node, (link, sender)).is_some();
+                let down = replaced.then_some(Input::Holder(node, false));
+                return down.into_iter().chain([Input::Holder(node, true)]).collect();
+            }
+            ToCore::HolderDown(node, link) => {
+                if self.holders.get(&node).is_some_and(|(known, _)| *known == link) {
+                    self.holders.remove(&node);
+                    return vec![Input::Holder(node, false)];
+                }
+            }
+            ToCore::OriginUp(node, link, sender) => {
+                self.origins.insert(node, (link, sender));
+                return vec![Input::Origin(node)];
+            }
+            ToCore::OriginDown(node, link) => {
+                if self.origins.get(&node).is_some_and(|(known, _)| *known == link) {
+                    self.origins.remove(&node);
+                }
+            }
+            ToCore::SequencerUp(epoch, link, sender) => {
+                self.sequencer = Some((link, sender));
+                return vec![Input::Sequencer(Some(epoch))];
+            }
+            ToCore::SequencerDown(link) => {
+                if self.sequencer.as_ref().is_some_and(|(known, _)| *known == link) {
+                    self.sequencer = None;
+                    return vec![Input::Sequencer(None)];
+                }
+            }
+            ToCore::FollowerUp(node, link, sender) => {
+                self.followers.insert(node, (link, sender));
+            }
+            ToCore::FollowerDown(node, link) => {
+                if self.followers.get(&node).is_some_and(|(known, _)| *known == link) {
+                    self.followers.remove(&node);
+                }
+            }
+            ToCore::ClientUp(link, sender) => {
+                self.clients.insert(link, sender);
+            }
+            ToCore::ClientDown(link) => {
+                self.clients.remove(&link);
+                return vec![Input::ClientGone(link)];
+            }
+            ToCore::Register(owner, answer) => {
+                let token = self.token();
+                self.registrations.insert(token, answer);
+                return vec![Input::Register(token, owner)];
+            }
+            ToCore::Delivery(mailbox, seq, answer) => {
+                let token = self.token();
+                self.deliveries.insert(token, answer);
+                return vec![Input::Delivery(token, mailbox, seq)];
+            }
+            ToCore::Durable(sender, message) => self.durable.push((sender, message)),
+            ToCore::Drain(patience) => {
+                self.drain_by = Some(Instant::now() + patience);
+                return vec![Input::Drain];
+            }
+        }
+        Vec::new()
+    }
+
+    fn token(&mut self) -> u64 {
+        self.next_token += 1;
+        self.next_token
+    }
+
+    /// Carries out what is not a write; everything before it is durable. A queue that is full loses its stream: whoever
+    /// is at the other end comes back and resumes.
+    fn release(&mut self, output: Output) -> Option<Input> {
+        match output {
+            Output::Persist(..) => {}
+            Output::ToHolder(node, message) => {
+                if let Some((_, sender)) = self.holders.get(&node)
+                    && sender.try_send(*message).is_err()
+                {
+                    self.holders.remove(&node);
+                    return Some(Input::Holder(node, false));
+                }
+            }
+            Output::ToOrigin(node, message) => {
+                if let Some((_, sender)) = self.origins.get(&node)
+                    && sender.try_send(message).is_err()
+                {
+                    self.origins.remove(&node);
+                }
+            }
+            Output::ToOrigins(message) => {
+                self.origins.retain(|_, (_, sender)| sender.try_send(message.clone()).is_ok());
+            }
+            Output::ToSequencer(message) => {
+                if let Some((_, sender)) = &self.sequencer
+                    && sender.try_send(*message).is_err()
+                {
+                    self.sequencer = None;
+                    return Some(Input::Sequencer(None));
+                }
+            }
+            Output::Vote(epoch, digest) => return Some(self.vote(epoch, digest)),
+            Output::Publish(cut) => {
+                let message = FromSequencer::Cut(Box::new((**cut).clone()));
+                self.followers.retain(|_, (_, sender)| sender.try_send(message.clone()).is_ok());
+            }
+            Output::Reject(node, digest, reason) if node == self.secret.public() => {
+                return Some(Input::Rejected(digest, reason));
+            }
+            Output::Reject(node, digest, reason) => {
+                if let Some((_, sender)) = self.followers.get(&node)
+                    && sender.try_send(FromSequencer::Rejected(digest, reason)).is_err()
+                {
+                    self.followers.remove(&node);
+                }
+            }
+            Output::Answer(client, counter, answer) => {
+                if let Some(sender) = self.clients.get(&client)
+                    && sender.try_send(ToClient::Answer(counter, answer)).is_err()
+                {
+                    self.clients.remove(&client);
+                    return Some(Input::ClientGone(client));
+                }
+            }
+            Output::Registered(token, result) => {
+                if let Some(answer) = self.registrations.remove(&token) {
+                    let _ = answer.send(result);
+                }
+            }
+            Output::Delivery(token, proof) => {
+                if let Some(answer) = self.deliveries.remove(&token) {
+                    let _ = answer.send(proof);
+                }
+            }
+            Output::Fetch(key, sources) => match &self.fetcher {
+                Some(shared) => fetch::slice(shared, key, sources),
+                None => return Some(Input::Fetched(key, None)),
+            },
+            Output::FetchCuts(epoch) => match &self.fetcher {
+                Some(shared) => fetch::cuts(shared, epoch),
+                None => return Some(Input::CutsFetched),
+            },
+            Output::Applied(..) => self.view_changed = true,
+            Output::Attested(view) => {
+                self.view_changed = true;
+                self.view.send_modify(|all| {
+                    if view.anchor.is_some() {
+                        all.last_final = Some(Arc::clone(&view));
+                    }
+                    let newest = all.signed.as_ref().map_or(0, |known| known.attestation.body.number);
+                    if view.attestation.body.number >= newest {
+                        all.signed = Some(view);
+                    }
+                });
+            }
+            Output::Report(report) => tell(&report),
+            Output::Fatal(reason) => self.fatal = Some(reason),
+        }
+        None
+    }
+
+    fn vote(&mut self, epoch: u64, digest: postroad_protocol::Digest) -> Input {
+        let Some(guard) = &self.guard else {
+            return Input::VoteRefused(epoch, "this node has no signing guard".into());
+        };
+        let signed = guard.sign(epoch, digest.0, || postroad_protocol::cut::vote(&self.secret, digest).signature.0);
+        match signed {
+            Ok(signature) => {
+                Input::Voted(epoch, Vote { member: self.secret.public(), signature: Signature(signature) })
+            }
+            Err(error) => {
+                if !matches!(error, GuardError::Refused { .. }) {
+                    self.fatal = Some(format!("the signing guard: {error}"));
+                }
+                Input::VoteRefused(epoch, error.to_string())
+            }
+        }
+    }
+
+    fn publish_view(&mut self) {
+        if !std::mem::take(&mut self.view_changed) {
+            return;
+        }
+        let node = &self.node;
+        self.view.send_modify(|view| {
+            view.head = node.head().clone();
+            view.head_cut = node.ledger().head_cut().cloned();
+            (view.delivered, view.settled_below) = node.settled();
+            view.incarnation = node.incarnation();
+        });
+    }
+}
+
+fn tell(report: &Report) {
+    match report {
+        Report::Started { incarnation } => tracing::info!(incarnation, "the start is settled"),
+        Report::Away { node, reason } => tracing::info!(%node, reason, "a node is away: its slices go to custodians"),
+        Report::Back { node } => tracing::info!(%node, "a node is back"),
+        Report::Resealed { batches } => tracing::info!(batches, "headers out of the window are sealed again"),
+        Report::Refused { peer, reason } => match peer {
+            Some(node) => tracing::debug!(%node, reason, "refused"),
+            None => tracing::debug!(reason, "refused"),
+        },
+    }
+}

@@ -1,0 +1,152 @@
+//! Holder tasks: one per other node, each with a long-lived stream on which this node's slices go out and receipts come
+//! back. Bytes go out against the credit that the holder grants from what it has made durable.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use postroad_engine::Input;
+use postroad_net::{Backoff, StreamReader};
+use postroad_protocol::codec::encode;
+use postroad_protocol::wire::mail::{Homeward, Outward};
+use postroad_protocol::{NodeId, Verified, wire};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::core::ToCore;
+use super::streams::{GREETING, StreamError, next_link, read, read_greeting, write};
+use super::{Shared, peer_of};
+
+/// Messages that wait for one holder, at most; the engine bounds their bytes.
+const MAX_QUEUED: usize = 4_096;
+/// The shortest pause between two dials.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Starts a task for every other node of the directory, and tells the network which peers are nodes.
+pub(super) async fn peers(shared: Shared) {
+    let mut view = shared.view.clone();
+    let mut tasks = JoinSet::new();
+    let mut started = BTreeMap::new();
+    loop {
+        let nodes: Vec<NodeId> = {
+            let view = view.borrow_and_update();
+            view.head.nodes().map(|(node, _)| *node).collect()
+        };
+        let mut changed = false;
+        for node in nodes.into_iter().chain([shared.federation.sequencer()]) {
+            if node != shared.me && !started.contains_key(&node) {
+                started.insert(node, ());
+                changed = true;
+                tasks.spawn(hold(shared.clone(), node));
+            }
+        }
+        if changed {
+            shared.network.set_trusted(started.keys().filter_map(peer_of)).await;
+        }
+        if view.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Keeps a stream to one node, for ever.
+async fn hold(shared: Shared, node: NodeId) {
+    let mut backoff = Backoff::new(FIRST_PAUSE, shared.redial_cap, u64::from_be_bytes(seed(&node)));
+    loop {
+        match stream(&shared, node).await {
+            Err(StreamError::Stopping) => return,
+            Err(error) => tracing::debug!(%node, %error, "no stream to a holder"),
+            Ok(()) => backoff.succeeded(),
+        }
+        tokio::time::sleep(backoff.failed()).await;
+    }
+}
+
+fn seed(node: &NodeId) -> [u8; 8] {
+    let mut seed = [0; 8];
+    seed.copy_from_slice(&node.0[..8]);
+    seed
+}
+
+/// One stream, from its opening to its end. `Ok` when it was up.
+async fn stream(shared: &Shared, node: NodeId) -> Result<(), StreamError> {
+    let peer = peer_of(&node).ok_or(StreamError::Unexpected("not an ed25519 key"))?;
+    shared.network.connect(peer, shared.addrs(&node), shared.dial_patience()).await?;
+    let stream = shared.network.open(peer, wire::MAIL, GREETING).await?;
+    let (mut reader, mut writer) = stream.framed();
+    write(&mut writer, &Outward::Hello(shared.federation.id())).await?;
+    let Homeward::Hello(federation, credit) = read_greeting(&mut reader, wire::MAX_MAIL_BYTES).await? else {
+        return Err(StreamError::Unexpected("no greeting"));
+    };
+    if federation != shared.federation.id() {
+        return Err(StreamError::Federation);
+    }
+    let link = next_link();
+    let (sender, mut queue) = mpsc::channel(MAX_QUEUED);
+    if !shared.tell(ToCore::HolderUp(node, link, sender)).await {
+        return Err(StreamError::Stopping);
+    }
+    let (grants, mut granted) = mpsc::channel(64);
+    let send = async {
+        let mut credit = credit.min(shared.max_peer_bytes);
+        while let Some(message) = queue.recv().await {
+            let bytes = encode(&message);
+            if matches!(message, Outward::Slice(_)) {
+                // One slice may go beyond the credit, so that the largest slice fits any window.
+                while credit == 0 {
+                    writer.flush().await?;
+                    credit = granted.recv().await.ok_or(StreamError::Ended)?;
+                }
+                credit = credit.saturating_sub(bytes.len() as u64);
+            }
+            while let Ok(more) = granted.try_recv() {
+                credit = credit.saturating_add(more).min(shared.max_peer_bytes);
+            }
+            writer.feed(&bytes).await?;
+            if queue.is_empty() {
+                writer.flush().await?;
+            }
+        }
+        Err(StreamError::Ended)
+    };
+    let ended = tokio::select! {
+        ended = send => ended,
+        ended = receive(shared, node, &mut reader, grants) => ended,
+    };
+    let _ = shared.tell(ToCore::HolderDown(node, link)).await;
+    match ended {
+        Err(StreamError::Stopping) => Err(StreamError::Stopping),
+        Err(error) => {
+            tracing::debug!(%node, %error, "the stream to a holder has ended");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+async fn receive(
+    shared: &Shared,
+    node: NodeId,
+    reader: &mut StreamReader,
+    grants: mpsc::Sender<u64>,
+) -> Result<(), StreamError> {
+    loop {
+        let input = match read(reader, wire::MAX_MAIL_BYTES).await? {
+            Homeward::Hello(..) => return Err(StreamError::Unexpected("a second greeting")),
+            Homeward::Credit(bytes) => {
+                let _ = grants.send(bytes).await;
+                continue;
+            }
+            Homeward::Receipts(receipts) => {
+                let verified: Result<Vec<_>, _> =
+                    receipts.into_iter().map(|receipt| Verified::check(receipt, &shared.federation)).collect();
+                Input::Receipts(node, verified?)
+            }
+            Homeward::Missing(key) => Input::Missing(node, key),
+            Homeward::Refused(key, reason) => Input::NotTaken(node, key, reason),
+            Homeward::Ready(ready) => Input::Ready(node, ready),
+        };
+        if !shared.tell(ToCore::input(input)).await {
+            return Err(StreamError::Stopping);
+        }
+    }
+}

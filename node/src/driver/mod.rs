@@ -1,0 +1,273 @@
+//! The driver: what carries a node's engine into the world.
+//!
+//! One thread owns the engine and the store's only transaction ([`core`]); tasks own streams and talk to it over one
+//! bounded channel. Bytes are decoded and verified in the tasks, before the core sees them. Queues towards a peer are
+//! bounded; when one is full its stream is closed, and the peer resumes.
+//!
+//! | task | how many | does |
+//! | --- | --- | --- |
+//! | core thread | 1 | engine, transaction, fsync, signing guard |
+//! | swarm | 1 | libp2p (in the network crate) |
+//! | accept | 1 | hands inbound streams to their tasks |
+//! | peers | 1 | starts a holder task for each node of the directory |
+//! | holder | 1 per other node | slices to it, receipts from it |
+//! | origin | 1 per inbound mail stream | slices from it, receipts to it |
+//! | sequencer link | 1 on other nodes | hands in; follows the cuts |
+//! | follower | 1 per inbound order stream, on the sequencer's node | the same, seen from there |
+//! | client | 2 per client stream | requests; entries |
+//! | call | 1 per inbound call, bounded | one answer |
+
+mod calls;
+mod clients;
+mod core;
+mod fetch;
+mod holders;
+mod order;
+mod origins;
+mod streams;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postroad_engine::outbox::AttestedView;
+use postroad_net::{Event, Multiaddr, Network, PeerId, Protocol, key_from_peer_id, peer_id_from_key, split_address};
+use postroad_protocol::cut::CertifiedCut;
+use postroad_protocol::state::State;
+use postroad_protocol::{Federation, NodeId, SecretKey, wire};
+use postroad_store::{Guard, GuardError, Store, StoreError};
+use tokio::sync::{mpsc, watch};
+
+use crate::config::{ConfigError, NodeConfig, Registration};
+use core::{Core, ToCore};
+
+/// Messages that wait for the core thread, at most.
+const MAX_TO_CORE: usize = 4_096;
+/// Calls that are answered at the same time.
+const MAX_CALLS: usize = 256;
+/// How long a node that cannot settle its start waits before it says that it serves what it has.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a draining node waits for what it has sealed.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Why a node could not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// Its directory is not usable.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Its store is not usable.
+    #[error("the store: {0}")]
+    Store(#[from] StoreError),
+    /// Its signing guard is not usable.
+    #[error("the signing guard: {0}")]
+    Guard(#[from] GuardError),
+    /// The network does not start.
+    #[error("the network: {0}")]
+    Network(#[from] postroad_net::StartError),
+    /// The node cannot go on. What it accepted is on disk; start it again.
+    #[error("the node had to stop: {0}")]
+    Fatal(String),
+}
+
+/// What the core has made durable: published after each commit, for those who serve from snapshots.
+#[derive(Clone, Debug)]
+struct View {
+    head: State,
+    head_cut: Option<CertifiedCut>,
+    delivered: u64,
+    settled_below: (u64, u32),
+    incarnation: u64,
+    /// The last attestation that is signed, and the last that is final.
+    signed: Option<Arc<AttestedView>>,
+    last_final: Option<Arc<AttestedView>>,
+}
+
+/// What every task needs.
+#[derive(Clone, Debug)]
+struct Shared {
+    me: NodeId,
+    federation: Federation,
+    network: Network,
+    store: Store,
+    core: mpsc::Sender<ToCore>,
+    runtime: tokio::runtime::Handle,
+    view: watch::Receiver<View>,
+    /// Addresses beside those of the directory: committee and bootstrap.
+    known: Arc<BTreeMap<NodeId, Vec<Multiaddr>>>,
+    redial_cap: Duration,
+    max_peer_bytes: u64,
+}
+
+impl Shared {
+    /// Where a node may be reached.
+    fn addrs(&self, node: &NodeId) -> Vec<Multiaddr> {
+        let mut addrs: Vec<Multiaddr> = Vec::new();
+        if let Some(known) = self.view.borrow().head.node(node) {
+            addrs.extend(known.addrs.iter().filter_map(|addr| addr.parse().ok()));
+        }
+        for addr in self.known.get(node).into_iter().flatten() {
+            if !addrs.contains(addr) {
+                addrs.push(addr.clone());
+            }
+        }
+        addrs
+    }
+
+    /// Sends to the core; false when the node is stopping.
+    async fn tell(&self, message: ToCore) -> bool {
+        self.core.send(message).await.is_ok()
+    }
+
+    /// How long to wait for a connection: no longer than a pause between dials, so that a node that is back is found.
+    fn dial_patience(&self) -> Duration {
+        self.redial_cap.clamp(Duration::from_secs(1), Duration::from_secs(10))
+    }
+
+    /// Verifies something costly off the reactor threads.
+    async fn offload<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        tokio::task::spawn_blocking(work).await.ok()
+    }
+}
+
+fn peer_of(node: &NodeId) -> Option<PeerId> {
+    peer_id_from_key(&node.0).ok()
+}
+
+fn node_of(peer: &PeerId) -> Option<NodeId> {
+    key_from_peer_id(peer).map(NodeId::from)
+}
+
+/// Runs a node until `shutdown` says true, then drains it.
+///
+/// # Errors
+/// [`NodeError`].
+pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -> Result<(), NodeError> {
+    let secret = config.dir.read_key()?;
+    let federation = config.dir.read_genesis()?;
+    let (network, events) = start_network(&config, &secret)?;
+    let store = Store::open(&config.dir.store(), &postroad_engine::tables::ALL)?;
+    let guard = if federation.sequencer() == secret.public() {
+        let empty = postroad_store::Read::last(&store.snapshot()?, postroad_engine::tables::CUTS, &[], &[])?.is_none();
+        Some(Guard::open(&config.dir.guard(), empty)?)
+    } else {
+        None
+    };
+    let mut nonce = [0; 16];
+    rand::fill(&mut nonce);
+    let engine_config = postroad_engine::Config {
+        federation: federation.clone(),
+        secret: secret.clone(),
+        name: config.name.clone(),
+        addrs: config.announced().iter().map(Multiaddr::to_string).collect(),
+        deputies: config.deputies.clone(),
+        nonce,
+        admission: match &config.allow_registration {
+            Registration::Open => postroad_engine::node::Admission::Open,
+            Registration::Closed => postroad_engine::node::Admission::Closed,
+            Registration::Only(list) => postroad_engine::node::Admission::List(list.clone()),
+        },
+        max_queued_bytes: config.limits.inbox_queue_bytes,
+        max_flight_bytes: config.limits.inbox_queue_bytes,
+        guard_epoch: guard.as_ref().and_then(Guard::last).map_or(0, |(epoch, ..)| epoch),
+    };
+    let (to_core, from_tasks) = mpsc::channel(MAX_TO_CORE);
+    let (core, view, stopped) = Core::start(engine_config, store.clone(), guard, from_tasks)?;
+    let shared = Shared {
+        me: secret.public(),
+        federation: federation.clone(),
+        network: network.clone(),
+        store,
+        core: to_core,
+        runtime: tokio::runtime::Handle::current(),
+        view,
+        known: Arc::new(known_addrs(&config, &federation)),
+        redial_cap: Duration::from_millis(config.redial_cap_ms),
+        max_peer_bytes: config.limits.peer_queue_bytes,
+    };
+    core.runs_fetches_with(&shared).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(holders::peers(shared.clone()));
+    if federation.sequencer() != shared.me {
+        tasks.spawn(order::link(shared.clone()));
+    }
+    tasks.spawn(streams::accept(shared.clone(), events, config.limits.max_clients as usize));
+    tell_ready(&config, &shared).await;
+
+    let mut stopped = stopped;
+    let ended = tokio::select! {
+        ended = &mut stopped => ended,
+        () = asked_to_stop(&mut shutdown) => {
+            let _ = shared.tell(ToCore::Drain(DRAIN_PATIENCE)).await;
+            stopped.await
+        }
+    };
+    tasks.abort_all();
+    network.shutdown().await;
+    match ended {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(reason)) => Err(NodeError::Fatal(reason)),
+        Err(_) => Err(NodeError::Fatal("the core thread ended without a word".into())),
+    }
+}
+
+async fn asked_to_stop(shutdown: &mut watch::Receiver<bool>) {
+    while !*shutdown.borrow_and_update() {
+        if shutdown.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn start_network(
+    config: &NodeConfig,
+    secret: &SecretKey,
+) -> Result<(Network, mpsc::Receiver<Event>), postroad_net::StartError> {
+    let limits = &config.limits;
+    let protocol = |name, max_inbound_per_peer| Protocol { name, max_inbound_per_peer };
+    Network::start(postroad_net::Config {
+        secret: secret.seed(),
+        listen: config.listen.clone(),
+        protocols: vec![
+            protocol(wire::MAIL, 2),
+            protocol(wire::ORDER, 2),
+            protocol(wire::CLIENT, 8),
+            protocol(wire::CALL, 16),
+        ],
+        agent: concat!("postroad/", env!("CARGO_PKG_VERSION")).into(),
+        identify_protocol: "/postroad/1".into(),
+        limits: postroad_net::Limits {
+            max_pending_incoming: limits.max_pending_connections as usize,
+            max_established: limits.max_connections as usize,
+            max_per_peer: limits.max_connections_per_peer as usize,
+            max_memory_bytes: (limits.max_memory_bytes > 0).then_some(limits.max_memory_bytes),
+            ..postroad_net::Limits::default()
+        },
+    })
+}
+
+/// Addresses of the committee in genesis and of the bootstrap nodes.
+fn known_addrs(config: &NodeConfig, federation: &Federation) -> BTreeMap<NodeId, Vec<Multiaddr>> {
+    let mut known: BTreeMap<NodeId, Vec<Multiaddr>> = BTreeMap::new();
+    for member in &federation.genesis().committee {
+        known.entry(member.node).or_default().extend(member.addrs.iter().filter_map(|addr| addr.parse().ok()));
+    }
+    for addr in &config.bootstrap {
+        if let Ok((peer, addr)) = split_address(&addr.to_string())
+            && let Some(node) = node_of(&peer)
+        {
+            known.entry(node).or_default().push(addr);
+        }
+    }
+    known
+}
+
+/// Says that the node serves, once its start is settled, or else when it has waited for its sequencer for a while.
+async fn tell_ready(config: &NodeConfig, shared: &Shared) {
+    let mut view = shared.view.clone();
+    let started = view.wait_for(|view| view.incarnation > 0);
+    if tokio::time::timeout(START_PATIENCE, started).await.is_err() {
+        tracing::warn!("the sequencer is out of reach, so this node cannot sign yet; it serves what it has");
+    }
+    config.ready.tell(shared.network.listen_addrs().await);
+}

@@ -1,0 +1,195 @@
+//! The order stream, from both ends: a node hands in headers, fills and records, and follows the cuts.
+
+use std::time::Duration;
+
+use postroad_engine::{Input, serve as rows};
+use postroad_net::{Backoff, Stream, StreamReader};
+use postroad_protocol::wire::order::{FromSequencer, ToSequencer};
+use postroad_protocol::{NodeId, Verified, wire};
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+
+use super::core::ToCore;
+use super::streams::{GREETING, StreamError, next_link, read, read_greeting, write, write_all};
+use super::{Shared, peer_of};
+
+/// Messages that wait for one peer, at most.
+const MAX_QUEUED: usize = 4_096;
+/// Cuts that a follower may be behind what was sent to it.
+const CUT_CREDIT: u64 = 256;
+/// Bytes of cuts read from disk at once.
+const PAGE_BYTES: usize = 4 << 20;
+/// The shortest pause between two dials.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Keeps the stream to the sequencer, for ever.
+pub(super) async fn link(shared: Shared) {
+    let mut backoff = Backoff::new(FIRST_PAUSE, shared.redial_cap, u64::from(shared.me.0[0]));
+    loop {
+        match follow(&shared).await {
+            Err(StreamError::Stopping) => return,
+            Err(error) => tracing::debug!(%error, "no stream to the sequencer"),
+            Ok(()) => backoff.succeeded(),
+        }
+        tokio::time::sleep(backoff.failed()).await;
+    }
+}
+
+/// One stream to the sequencer, from its opening to its end. `Ok` when it was up.
+async fn follow(shared: &Shared) -> Result<(), StreamError> {
+    let sequencer = shared.federation.sequencer();
+    let peer = peer_of(&sequencer).ok_or(StreamError::Unexpected("not an ed25519 key"))?;
+    shared.network.connect(peer, shared.addrs(&sequencer), shared.dial_patience()).await?;
+    let stream = shared.network.open(peer, wire::ORDER, GREETING).await?;
+    let (mut reader, mut writer) = stream.framed();
+    let mut view = shared.view.clone();
+    let epoch = view.borrow_and_update().head.epoch;
+    write(&mut writer, &ToSequencer::Hello(shared.federation.id(), epoch)).await?;
+    let FromSequencer::Hello(federation, epoch) = read_greeting(&mut reader, wire::MAX_ORDER_BYTES).await? else {
+        return Err(StreamError::Unexpected("no greeting"));
+    };
+    if federation != shared.federation.id() {
+        return Err(StreamError::Federation);
+    }
+    let link = next_link();
+    let (sender, mut queue) = mpsc::channel(MAX_QUEUED);
+    if !shared.tell(ToCore::SequencerUp(epoch, link, sender)).await {
+        return Err(StreamError::Stopping);
+    }
+    let send = async {
+        loop {
+            tokio::select! {
+                message = queue.recv() => {
+                    let message = message.ok_or(StreamError::Ended)?;
+                    write_all(&mut writer, &message, &mut queue).await?;
+                }
+                changed = view.changed() => {
+                    changed.map_err(|_| StreamError::Stopping)?;
+                    let epoch = view.borrow_and_update().head.epoch;
+                    write(&mut writer, &ToSequencer::Applied(epoch)).await?;
+                }
+            }
+        }
+    };
+    let ended: Result<(), StreamError> = tokio::select! {
+        ended = send => ended,
+        ended = take_cuts(shared, &mut reader) => ended,
+    };
+    let _ = shared.tell(ToCore::SequencerDown(link)).await;
+    match ended {
+        Err(StreamError::Stopping) => Err(StreamError::Stopping),
+        Err(error) => {
+            tracing::debug!(%error, "the stream to the sequencer has ended");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+async fn take_cuts(shared: &Shared, reader: &mut StreamReader) -> Result<(), StreamError> {
+    loop {
+        let input = match read(reader, wire::MAX_ORDER_BYTES).await? {
+            FromSequencer::Hello(..) => return Err(StreamError::Unexpected("a second greeting")),
+            FromSequencer::Cut(cut) => {
+                let federation = shared.federation.clone();
+                let verified = shared.offload(move || Verified::check(*cut, &federation)).await;
+                Input::Cut(Arc::new(verified.ok_or(StreamError::Stopping)??))
+            }
+            FromSequencer::Rejected(digest, reason) => Input::Rejected(digest, reason),
+        };
+        if !shared.tell(ToCore::input(input)).await {
+            return Err(StreamError::Stopping);
+        }
+    }
+}
+
+/// Serves one follower, on the sequencer's node.
+pub(super) async fn serve(shared: Shared, node: NodeId, stream: Stream) -> Result<(), StreamError> {
+    let (mut reader, mut writer) = stream.framed();
+    let ToSequencer::Hello(federation, epoch) = read_greeting(&mut reader, 1_024).await? else {
+        return Err(StreamError::Unexpected("no greeting"));
+    };
+    if federation != shared.federation.id() {
+        return Err(StreamError::Federation);
+    }
+    if shared.federation.sequencer() != shared.me {
+        return Err(StreamError::Unexpected("this node is not the sequencer"));
+    }
+    let head = shared.view.borrow().head.epoch;
+    write(&mut writer, &FromSequencer::Hello(shared.federation.id(), head)).await?;
+    let link = next_link();
+    // From here on new cuts wait in the queue; those before are read from disk first.
+    let (sender, queue) = mpsc::channel(MAX_QUEUED);
+    if !shared.tell(ToCore::FollowerUp(node, link, sender)).await {
+        return Err(StreamError::Stopping);
+    }
+    let (applied, credit) = watch::channel(epoch);
+    let ended = tokio::select! {
+        ended = send_cuts(&shared, epoch, credit, queue, &mut writer) => ended,
+        ended = take_in(&shared, node, &mut reader, applied) => ended,
+    };
+    let _ = shared.tell(ToCore::FollowerDown(node, link)).await;
+    ended
+}
+
+async fn send_cuts(
+    shared: &Shared,
+    mut sent: u64,
+    mut credit: watch::Receiver<u64>,
+    mut queue: mpsc::Receiver<FromSequencer>,
+    writer: &mut postroad_net::StreamWriter,
+) -> Result<(), StreamError> {
+    loop {
+        let cuts = rows::cuts(&shared.store.snapshot()?, sent, PAGE_BYTES)?;
+        if cuts.is_empty() {
+            break;
+        }
+        for cut in cuts {
+            sent = cut.certified.header.epoch;
+            write(writer, &FromSequencer::Cut(Box::new(cut))).await?;
+            has_credit(&mut credit, sent).await?;
+        }
+    }
+    while let Some(message) = queue.recv().await {
+        if let FromSequencer::Cut(cut) = &message {
+            let epoch = cut.certified.header.epoch;
+            if epoch <= sent {
+                continue;
+            }
+            has_credit(&mut credit, epoch).await?;
+            sent = epoch;
+        }
+        write(writer, &message).await?;
+    }
+    Err(StreamError::Ended)
+}
+
+/// Waits until the follower has applied enough of what it was sent.
+async fn has_credit(credit: &mut watch::Receiver<u64>, epoch: u64) -> Result<(), StreamError> {
+    credit.wait_for(|applied| applied.saturating_add(CUT_CREDIT) >= epoch).await.map_err(|_| StreamError::Ended)?;
+    Ok(())
+}
+
+async fn take_in(
+    shared: &Shared,
+    node: NodeId,
+    reader: &mut StreamReader,
+    applied: watch::Sender<u64>,
+) -> Result<(), StreamError> {
+    loop {
+        let federation = &shared.federation;
+        let input = match read(reader, wire::MAX_ORDER_BYTES).await? {
+            ToSequencer::Hello(..) => return Err(StreamError::Unexpected("a second greeting")),
+            ToSequencer::Applied(epoch) => {
+                applied.send_replace(epoch);
+                continue;
+            }
+            ToSequencer::Sealed(sealed) => Input::Sealed(Some(node), Box::new(Verified::check(*sealed, federation)?)),
+            ToSequencer::Fill(fill) => Input::Fill(node, Box::new(Verified::check(*fill, federation)?)),
+            ToSequencer::Record(record) => Input::Record(node, Box::new(Verified::check(*record, federation)?)),
+        };
+        if !shared.tell(ToCore::input(input)).await {
+            return Err(StreamError::Stopping);
+        }
+    }
+}
