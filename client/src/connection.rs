@@ -14,7 +14,7 @@ use postroad_protocol::wire::call::{Question, Reply, Status};
 use postroad_protocol::wire::client::{FromClient, ToClient};
 use postroad_protocol::wire::{CALL, CLIENT, MAX_ANSWER_BYTES, MAX_CLIENT_BYTES};
 use postroad_protocol::{Digest, Federation, NodeId, SecretKey};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::ClientError;
 
@@ -149,6 +149,31 @@ impl Endpoint {
     /// # Errors
     /// Those of [`Endpoint::call`]; [`ClientError::Genesis`] when the node's genesis cannot be used.
     pub async fn genesis(&self, of: &NodeAddr) -> Result<Federation, ClientError> {
+        self.genesis_within(of, Duration::ZERO).await
+    }
+
+    /// As [`Endpoint::genesis`], trying again for some time while the node cannot be reached or is not ready.
+    ///
+    /// # Errors
+    /// Those of [`Endpoint::genesis`].
+    pub async fn genesis_within(&self, of: &NodeAddr, within: Duration) -> Result<Federation, ClientError> {
+        let deadline = Instant::now() + within;
+        let mut delays = backoff();
+        loop {
+            match self.ask_genesis(of).await {
+                Err(error) if error.is_transient() => {
+                    let delay = delays.failed();
+                    if Instant::now() + delay >= deadline {
+                        return Err(error);
+                    }
+                    sleep(delay).await;
+                }
+                answered => return answered,
+            }
+        }
+    }
+
+    async fn ask_genesis(&self, of: &NodeAddr) -> Result<Federation, ClientError> {
         match self.call(of, &Question::Genesis, CALL_TIMEOUT).await? {
             Reply::Genesis(genesis) => Ok(Federation::new(*genesis)?),
             _ => Err(unasked(of)),
@@ -172,8 +197,11 @@ impl Endpoint {
         let stream =
             self.network.open(to.peer, CLIENT, CONNECT_TIMEOUT).await.map_err(|error| unreachable(to, error))?;
         let (reader, writer) = stream.framed();
-        let mut stream =
-            ClientStream { incoming: Incoming { reader, from: to.clone() }, outgoing: Outgoing { writer, to: to.clone() }, epoch: 0 };
+        let mut stream = ClientStream {
+            incoming: Incoming { reader, from: to.clone() },
+            outgoing: Outgoing { writer, to: to.clone() },
+            epoch: 0,
+        };
         stream.outgoing.send(&FromClient::Hello(federation.id())).await?;
         let hello = timeout(HELLO_TIMEOUT, stream.incoming.next()).await;
         match hello.map_err(|_| ClientError::TimedOut { what: format!("the greeting of {to}") })?? {
@@ -253,4 +281,3 @@ pub(crate) fn unasked(node: &NodeAddr) -> ClientError {
 fn read_as<T: for<'b> Decode<'b, ()> + Encode<()>>(from: &NodeAddr, bytes: &[u8]) -> Result<T, ClientError> {
     decode(bytes).map_err(|error| ClientError::Misbehaving { node: from.to_string(), reason: error.to_string() })
 }
-

@@ -246,10 +246,7 @@ mod tests {
         fs::write(dir.path().join(IDENTITY), "12").unwrap();
         assert!(text(Mailbox::open(dir.path()).unwrap_err()).contains("damaged"));
         let foreign = fixture::other_federation();
-        assert!(matches!(
-            Mailbox::create(dir.path(), &home(3), &foreign),
-            Err(ClientError::WrongFederation { .. })
-        ));
+        assert!(matches!(Mailbox::create(dir.path(), &home(3), &foreign), Err(ClientError::WrongFederation { .. })));
     }
 
     #[cfg(unix)]

@@ -64,8 +64,7 @@ impl Mailbox {
             Ok(_) => return Err(unasked(self.home())),
             // Perhaps by an earlier run of ours, whose answer was lost.
             Err(ClientError::Refused(Refusal::AlreadyRegistered { .. })) => {
-                let mut directory =
-                    Directory::new(endpoint.clone(), self.home().clone(), self.federation().clone());
+                let mut directory = Directory::new(endpoint.clone(), self.home().clone(), self.federation().clone());
                 directory.look_up(&self.address()).await?.value
             }
             Err(error) => return Err(error),

@@ -237,7 +237,8 @@ impl Binding {
             (Some((&SEALED, sealed)), Some((&SEALED, own))) => {
                 let digest = hash(&[common]);
                 let (encapped, own) = own.split_at_checked(ENCAPPED_BYTES).ok_or(SealError::Own)?;
-                let encapped = <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(encapped).map_err(|_| SealError::Own)?;
+                let encapped =
+                    <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(encapped).map_err(|_| SealError::Own)?;
                 let plain = hpke::single_shot_open::<HpkeAead, Kdf, X25519HkdfSha256>(
                     &OpModeR::Base,
                     &secret.0,
@@ -319,8 +320,7 @@ mod tests {
             for bit in 0..bytes.len() * 8 {
                 let mut bytes = bytes.clone();
                 bytes[bit / 8] ^= 1 << (bit % 8);
-                let opened =
-                    if is_common { open(binding(), &bytes, own) } else { open(binding(), common, &bytes) };
+                let opened = if is_common { open(binding(), &bytes, own) } else { open(binding(), common, &bytes) };
                 // The top bit of an X25519 point is ignored (RFC 7748), but HPKE hashes the point's bytes.
                 assert!(opened.is_err(), "bit {bit}, common {is_common}");
             }

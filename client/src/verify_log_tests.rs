@@ -30,10 +30,7 @@ fn entries_in_order_and_their_attestation_hold() {
     let attested = order.attest();
     let epoch = order.epoch();
     let attested = order.anchor(attested);
-    assert_eq!(
-        verifier.attested(&attested, &order.federation),
-        Ok(Attested::Holds { epoch, size: 3, is_final: true })
-    );
+    assert_eq!(verifier.attested(&attested, &order.federation), Ok(Attested::Holds { epoch, size: 3, is_final: true }));
     assert_eq!(verifier.head(), attested.log.log);
 }
 
@@ -129,7 +126,8 @@ fn what_was_attested_binds_what_comes_later() {
     attested = order.attest_short(&delivered[0]);
     assert!(matches!(verifier.attested(&attested, &federation), Ok(Attested::Holds { size: 1, .. })));
     assert!(matches!(take(&mut verifier, &order, &delivered[1]), Err(Violation::AfterAttested { index: 1, .. })));
-    let shrunk = order.attest_log(LogHead { size: 0, root: LogVerifier::new(key(7).public(), key(1).public()).head().root });
+    let shrunk =
+        order.attest_log(LogHead { size: 0, root: LogVerifier::new(key(7).public(), key(1).public()).head().root });
     assert!(matches!(verifier.attested(&shrunk, &federation), Err(Violation::Shrunk { .. })));
     let number = attested.attestation.body.number;
     let twice = order.attest_as(number, LogHead { size: 1, root: Digest([2; 32]) });

@@ -291,9 +291,8 @@ impl Lane {
                 }
             }
         }
-        let flight = (!messages.is_empty())
-            .then(|| self.sign(messages, numbers, tracks, 0, &mut change))
-            .transpose()?;
+        let flight =
+            (!messages.is_empty()).then(|| self.sign(messages, numbers, tracks, 0, &mut change)).transpose()?;
         change.commit()?;
         Ok(flight.map(|flight| self.launch(flight)))
     }
@@ -314,8 +313,7 @@ impl Lane {
                     sealed_to.push(SealTo { mailbox: *mailbox, encryption_key: place.encryption_key, number });
                 }
                 let numbers = sealed_to.iter().map(|to| to.number).collect();
-                let binding =
-                    Binding { federation: self.mailbox.federation().id(), sender: self.mailbox.address() };
+                let binding = Binding { federation: self.mailbox.federation().id(), sender: self.mailbox.address() };
                 let message = binding.seal(body, self.newest.get(), &sealed_to);
                 Ok((message.or_else(|error| invalid(error.to_string())), numbers))
             }
@@ -356,9 +354,7 @@ impl Lane {
     /// Takes up a bundle that is durable now.
     pub(super) fn launch(&mut self, flight: Flight) -> u64 {
         let first = flight.pending.counter();
-        for ((message, track), counter) in
-            flight.pending.bundle.messages.iter().zip(&flight.tracks).zip(first..)
-        {
+        for ((message, track), counter) in flight.pending.bundle.messages.iter().zip(&flight.tracks).zip(first..) {
             if let Some(track) = track {
                 let id = message.digest();
                 track.progress.send_modify(|progress| {
@@ -388,8 +384,10 @@ impl Lane {
         if self.count(Phase::is_refused) == 0 || self.count(Phase::is_sent) > 0 || Instant::now() < self.again_at {
             return Ok(());
         }
-        let refused: Vec<u64> =
-            (self.flights.iter()).filter(|(_, flight)| flight.phase.is_refused()).map(|(counter, _)| *counter).collect();
+        let refused: Vec<u64> = (self.flights.iter())
+            .filter(|(_, flight)| flight.phase.is_refused())
+            .map(|(counter, _)| *counter)
+            .collect();
         let mut above = 0;
         let mut anew = false;
         for counter in refused {

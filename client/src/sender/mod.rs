@@ -119,8 +119,7 @@ impl Sender {
             }
         }
         let (resolved, waiting) = mpsc::channel(MAX_WAITING);
-        let lane =
-            lane::Lane::new(mailbox, endpoint.clone(), via.clone(), store, newest.clone(), waiting)?;
+        let lane = lane::Lane::new(mailbox, endpoint.clone(), via.clone(), store, newest.clone(), waiting)?;
         left_over += lane.pending();
         tasks.spawn(lane.run());
         let (requests, unresolved) = mpsc::channel(MAX_WAITING);

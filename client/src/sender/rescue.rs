@@ -15,8 +15,10 @@ const HAND_IN_TIMEOUT: Duration = Duration::from_secs(5);
 impl Lane {
     /// Tries every other node that this client knows, once.
     pub(super) async fn rescue(&mut self) -> Result<(), ClientError> {
-        let accepted: Vec<u64> =
-            (self.flights.iter()).filter(|(_, flight)| flight.accepted.is_some()).map(|(counter, _)| *counter).collect();
+        let accepted: Vec<u64> = (self.flights.iter())
+            .filter(|(_, flight)| flight.accepted.is_some())
+            .map(|(counter, _)| *counter)
+            .collect();
         if accepted.is_empty() {
             return Ok(());
         }
@@ -45,7 +47,8 @@ impl Lane {
 
     async fn rescue_through(&mut self, helper: &NodeAddr, accepted: &[u64]) -> Result<(), ClientError> {
         for counter in accepted {
-            let Some(AcceptedProof { chain, .. }) = self.flights.get(counter).and_then(|flight| flight.accepted.clone())
+            let Some(AcceptedProof { chain, .. }) =
+                self.flights.get(counter).and_then(|flight| flight.accepted.clone())
             else {
                 continue;
             };

@@ -3,6 +3,7 @@
 //! It takes messages in order and hands them on in order, so a message whose recipient is not registered yet holds up
 //! those behind it, for five seconds at most.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use postroad_protocol::state::MailboxState;
@@ -18,6 +19,8 @@ use crate::error::ClientError;
 /// How long a recipient may take to appear in the directory.
 const PATIENCE: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(200);
+/// How many unknown addresses are remembered.
+const MAX_ABSENT: usize = 4_096;
 
 /// A message as it was given.
 #[derive(Debug)]
@@ -41,8 +44,9 @@ pub(super) async fn run(
     mut requests: mpsc::Receiver<Request>,
     resolved: mpsc::Sender<Resolved>,
 ) {
+    let mut absent = BTreeMap::new();
     while let Some(Request { message, progress }) = requests.recv().await {
-        match resolve(&mut directory, &message.to).await {
+        match resolve(&mut directory, &mut absent, &message.to).await {
             Ok(places) => {
                 if resolved.send(Resolved { message, places, progress }).await.is_err() {
                     return;
@@ -53,22 +57,30 @@ pub(super) async fn run(
     }
 }
 
-async fn resolve(directory: &mut Directory, to: &[MailboxId]) -> Result<Vec<MailboxState>, Stage> {
+/// Since when an address was found not to be registered. Its patience is spent once, not per message.
+type Absent = BTreeMap<MailboxId, Instant>;
+
+async fn resolve(directory: &mut Directory, absent: &mut Absent, to: &[MailboxId]) -> Result<Vec<MailboxState>, Stage> {
     let mut places = Vec::with_capacity(to.len());
     for mailbox in to {
-        places.push(find(directory, mailbox).await?);
+        places.push(find(directory, absent, mailbox).await?);
     }
     Ok(places)
 }
 
-async fn find(directory: &mut Directory, mailbox: &MailboxId) -> Result<MailboxState, Stage> {
-    let mut first_absence = None;
+async fn find(directory: &mut Directory, absent: &mut Absent, mailbox: &MailboxId) -> Result<MailboxState, Stage> {
     let mut delays = backoff();
     loop {
         match directory.find(mailbox).await {
-            Ok(Some(place)) => return Ok(place),
+            Ok(Some(place)) => {
+                absent.remove(mailbox);
+                return Ok(place);
+            }
             Ok(None) => {
-                let since = *first_absence.get_or_insert_with(Instant::now);
+                if absent.len() >= MAX_ABSENT {
+                    absent.clear();
+                }
+                let since = absent.entry(*mailbox).or_insert_with(Instant::now);
                 if since.elapsed() >= PATIENCE {
                     return Err(Stage::Refused(Refusal::UnknownRecipient { mailbox: *mailbox }));
                 }

@@ -1,6 +1,6 @@
 //! Processes of this same executable, and how they end with the one that started them.
 //!
-//! A child's standard input is a pipe that nobody writes to: when it ends, this process is gone, whatever killed it, and
+//! A child's standard input is a pipe: when it ends, this process is gone, whatever killed it, and
 //! the child ends as well. Children get their own process group, so that a Ctrl-C in the terminal reaches only this
 //! process, which then stops them in order.
 
@@ -11,8 +11,9 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{self, ChildStdin, ChildStdout, Command};
+use tokio::sync::mpsc;
 
 use super::output::CliError;
 
@@ -26,10 +27,14 @@ pub struct Child {
     /// Where its standard error goes.
     pub log: PathBuf,
     process: process::Child,
-    lines: Lines<BufReader<ChildStdout>>,
-    /// Held open, never written to.
-    _alive: Option<ChildStdin>,
+    /// Until [`Child::forward`] takes it.
+    lines: Option<Lines<BufReader<ChildStdout>>>,
+    /// Held open as long as this process lives.
+    input: Option<ChildStdin>,
 }
+
+/// What a child that is followed says: its place, and an object, or `None` when it has closed its output.
+pub type Said = (usize, Option<serde_json::Value>);
 
 impl Child {
     /// Starts this executable with `args`, JSON on its standard output, and its standard error appended to `log`.
@@ -55,20 +60,32 @@ impl Child {
             .spawn()
             .map_err(|error| failed(&error))?;
         let pid = process.id().ok_or_else(|| failed(&io::ErrorKind::NotFound.into()))?;
-        let alive = process.stdin.take();
+        let input = process.stdin.take();
         let stdout = process.stdout.take().ok_or_else(|| failed(&io::ErrorKind::BrokenPipe.into()))?;
-        let lines = BufReader::new(stdout).lines();
-        Ok(Child { name: name.to_owned(), pid, log: log.to_owned(), process, lines, _alive: alive })
+        let lines = Some(BufReader::new(stdout).lines());
+        Ok(Child { name: name.to_owned(), pid, log: log.to_owned(), process, lines, input })
     }
 
-    /// The next object that it prints; `None` when it has closed its output. Cancelling loses nothing.
-    pub async fn line(&mut self) -> Option<serde_json::Value> {
-        loop {
-            let line = self.lines.next_line().await.ok()??;
-            if let Ok(value) = serde_json::from_str(&line) {
-                return Some(value);
-            }
+    /// Writes one object on its standard input. A child that has ended is noticed elsewhere.
+    pub async fn tell(&mut self, value: &serde_json::Value) {
+        if let Some(input) = &mut self.input {
+            let _ = input.write_all(format!("{value}\n").as_bytes()).await;
+            let _ = input.flush().await;
         }
+    }
+
+    /// Sends everything that it prints to a channel, from a task of its own.
+    pub fn forward(&mut self, place: usize, to: mpsc::Sender<Said>) {
+        let Some(mut lines) = self.lines.take() else { return };
+        tokio::spawn(async move {
+            loop {
+                let value = next_object(&mut lines).await;
+                let closed = value.is_none();
+                if to.send((place, value)).await.is_err() || closed {
+                    return;
+                }
+            }
+        });
     }
 
     /// Waits until it prints an object of this `type`.
@@ -76,9 +93,11 @@ impl Child {
     /// # Errors
     /// If it ends first; the error quotes the end of its log.
     pub async fn expect(&mut self, kind: &str) -> Result<serde_json::Value, CliError> {
-        while let Some(value) = self.line().await {
-            if value["type"] == kind {
-                return Ok(value);
+        if let Some(lines) = &mut self.lines {
+            while let Some(value) = next_object(lines).await {
+                if value["type"] == kind {
+                    return Ok(value);
+                }
             }
         }
         let status = self.ended().await.map_err(|error| CliError::io(format_args!("watch {}", self.name), &error))?;
@@ -112,6 +131,15 @@ impl Child {
     pub fn signal(&self, signal: Signal) {
         if let Some(pid) = self.process.id() {
             send_signal(pid, signal);
+        }
+    }
+}
+
+async fn next_object(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<serde_json::Value> {
+    loop {
+        let line = lines.next_line().await.ok()??;
+        if let Ok(value) = serde_json::from_str(&line) {
+            return Some(value);
         }
     }
 }

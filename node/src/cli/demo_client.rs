@@ -1,16 +1,298 @@
-//! Being written.
+//! One client of the demo: a mailbox that sends its script and receives at the same time, and writes down both.
+//!
+//! It is told what to do on standard input, says on standard output how far it is, and ends when its input does.
 
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use postroad_client::{
+    Mailbox, NodeAddr, Outgoing, Progress, Received, Receiver, ReceiverOptions, Sender, SenderOptions,
+    Stage, Ticket, Wait, read_genesis,
+};
+use postroad_protocol::MailboxId;
+use serde::Deserialize;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
+use tokio::sync::watch;
+
+use super::demo::files::{Line, Message, Owner, Sent, sha256, text, trailer_of};
+use super::demo::script::script;
 use super::output::{CliError, Output};
 
-/// Arguments of `postroad demo`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:")]
-pub struct Args {}
+/// Messages that one client has under way.
+const WINDOW: usize = 16;
+/// How often it says how far it is.
+const TELL: Duration = Duration::from_millis(25);
+/// How long a registration may take.
+const REGISTRATION: Duration = Duration::from_secs(30);
 
-/// Not yet.
+/// Arguments of `postroad demo-client`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The mailbox's directory
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// The federation
+    #[arg(long)]
+    pub genesis: PathBuf,
+    /// The mailbox's home
+    #[arg(long)]
+    pub home: NodeAddr,
+    /// Which of the mailboxes it is
+    #[arg(long)]
+    pub place: usize,
+    /// The seed of the script
+    #[arg(long)]
+    pub seed: u64,
+    /// How many messages it sends
+    #[arg(long)]
+    pub messages: u64,
+}
+
+/// The first thing that a client is told: who the mailboxes are.
+#[derive(Deserialize)]
+struct Begin {
+    addresses: Vec<String>,
+}
+
+/// The second thing: up to where it has to read, and how many messages it is owed.
+#[derive(Clone, Copy, Deserialize)]
+struct Until {
+    epoch: u64,
+    owed: u64,
+}
+
+/// Runs the client.
 ///
 /// # Errors
-/// Always.
-pub async fn run(_: Args, _: &Output) -> Result<(), CliError> {
-    Err(CliError::refused("placeholder", "not written yet", ""))
+/// Whatever the client library says, or `interrupted` when standard input ends.
+pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
+    let mut input = BufReader::new(tokio::io::stdin()).lines();
+    let federation = read_genesis(&args.genesis)?;
+    let mailbox = Mailbox::create(&args.dir, &args.home, &federation)?;
+    let epoch = tokio::select! {
+        epoch = mailbox.register(REGISTRATION) => epoch?,
+        error = gone(&mut input) => return Err(error),
+    };
+    let address = mailbox.address().to_string();
+    let owner = Owner { address: address.clone(), home: args.home.node().to_string(), epoch };
+    output.emit(&json!({ "type": "mailbox", "address": address, "home": args.home.to_string(), "epoch": epoch }), "")?;
+    let begin: Begin = told(&mut input).await?;
+    let addresses = begin.addresses.iter().map(|text| text.parse()).collect::<Result<Vec<MailboxId>, _>>();
+    let addresses = addresses.map_err(|error| CliError::usage("usage", error.to_string(), ""))?;
+
+    let (ordered, received) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (until, wanted) = watch::channel(None);
+    let sending = async {
+        let (epoch, lost) = send_all(&args, &mailbox, &owner, &addresses, &ordered).await?;
+        output.emit(&json!({ "type": "sent", "epoch": epoch, "lost": lost }), "")?;
+        until.send_replace(Some(told::<Until>(&mut input).await?));
+        // From now on only the end of the input is of interest.
+        Err::<(), CliError>(gone(&mut input).await)
+    };
+    let receiving = receive_all(&args.dir, &mailbox, &owner, &received, wanted);
+    let telling = async {
+        let mut said = None;
+        loop {
+            let now = (ordered.load(Ordering::Relaxed), received.load(Ordering::Relaxed));
+            if said.replace(now) != Some(now) {
+                output.emit(&json!({ "type": "progress", "ordered": now.0, "received": now.1 }), "")?;
+            }
+            tokio::time::sleep(TELL).await;
+        }
+    };
+    tokio::select! {
+        ended = sending => ended?,
+        ended = telling => return ended,
+        ended = receiving => ended?,
+    }
+    output.emit(&json!({ "type": "done" }), "")
+}
+
+/// Sends the script, and writes each message down once it has its answer. Returns the last epoch, and the lines of
+/// messages that were not ordered.
+async fn send_all(
+    args: &Args,
+    mailbox: &Mailbox,
+    owner: &Owner,
+    addresses: &[MailboxId],
+    ordered: &AtomicU64,
+) -> Result<(u64, Vec<u64>), CliError> {
+    let mut file = Writer::create(&args.dir.join("sent.jsonl"), owner)?;
+    let sender = Sender::connect(mailbox, SenderOptions::default()).await?;
+    let mut waiting: std::collections::VecDeque<(Sent, Ticket)> = std::collections::VecDeque::new();
+    let mut script = (1..).zip(script(args.seed, args.place, args.messages));
+    let (mut epoch, mut lost) = (0, Vec::new());
+    loop {
+        while waiting.len() < WINDOW
+            && let Some((line, message)) = script.next()
+        {
+            let to: Vec<MailboxId> = message.to.iter().filter_map(|place| addresses.get(*place)).copied().collect();
+            let sent = Sent {
+                line,
+                id: None,
+                counter: None,
+                state: String::new(),
+                weak: false,
+                seq: None,
+                to: to.iter().map(MailboxId::to_string).collect(),
+                text_sha256: sha256(message.text.as_bytes()),
+            };
+            let ticket = sender.send(Outgoing::new(to, message.text)).await?;
+            waiting.push_back((sent, ticket));
+        }
+        let Some((mut sent, mut ticket)) = waiting.pop_front() else { break };
+        let Progress { id, counter, stage, weak, seq } = ticket.reached(Wait::Ordered).await?;
+        (sent.state, sent.weak, sent.counter) = (state(&stage).to_owned(), weak, counter);
+        (sent.id, sent.seq) = (id.map(|id| id.to_string()), seq.map(|seq| seq.to_string()));
+        match seq {
+            Some(seq) => {
+                epoch = epoch.max(seq.epoch);
+                ordered.fetch_add(1, Ordering::Relaxed);
+            }
+            None => {
+                tracing::warn!(line = sent.line, ?stage, "a message was not ordered");
+                lost.push(sent.line);
+            }
+        }
+        file.write(&Line::Sent(sent))?;
+    }
+    file.finish()?;
+    Ok((epoch, lost))
+}
+
+fn state(stage: &Stage) -> &'static str {
+    match stage {
+        Stage::Waiting => "waiting",
+        Stage::Accepted => "accepted",
+        Stage::Ordered => "ordered",
+        Stage::Delivered => "delivered",
+        Stage::Refused(_) => "refused",
+        Stage::Expired => "expired",
+        Stage::Unverified(_) => "unverified",
+    }
+}
+
+/// Receives until everything that is wanted is here, and writes it down.
+async fn receive_all(
+    dir: &Path,
+    mailbox: &Mailbox,
+    owner: &Owner,
+    count: &AtomicU64,
+    mut wanted: watch::Receiver<Option<Until>>,
+) -> Result<(), CliError> {
+    let mut file = Writer::create(&dir.join("recv.jsonl"), owner)?;
+    let options = ReceiverOptions { follow: true, ..ReceiverOptions::default() };
+    let mut receiver = Receiver::connect(mailbox, options).await?;
+    let (mut messages, mut settled) = (0, 0);
+    loop {
+        let until = *wanted.borrow_and_update();
+        if until.is_some_and(|until| settled >= until.epoch && messages >= until.owed) {
+            return file.finish();
+        }
+        let received = tokio::select! {
+            received = receiver.next() => received?,
+            // Its sender lives as long as this function does.
+            _ = wanted.changed() => continue,
+        };
+        match received {
+            Some(Received::Message(mail)) => {
+                messages += 1;
+                file.write(&Line::Message(line(&mail, file.lines + 1)))?;
+                count.store(messages, Ordering::Relaxed);
+            }
+            Some(Received::Repeat(mail)) => file.write(&Line::Repeat(line(&mail, file.lines + 1)))?,
+            Some(Received::Settled { epoch, .. }) => settled = epoch,
+            Some(Received::Gap { sender, from, to }) => {
+                let message = format!("the messages {from} to {to} of {sender} are not there");
+                return Err(CliError::unverified("gap", message, ""));
+            }
+            Some(Received::Expired { from, to }) => {
+                let message = format!("the entries {from} to {to} have expired");
+                return Err(CliError::unverified("expired", message, ""));
+            }
+            None => return Err(CliError::refused("ended", "the mailbox has nothing more to say", "")),
+        }
+        file.flush()?;
+        receiver.acknowledge().await?;
+    }
+}
+
+/// What is written of a message. That it is here at all means that the library has verified it.
+fn line(mail: &postroad_client::Mail, line: u64) -> Message {
+    Message {
+        line,
+        log_index: mail.index,
+        seq: mail.seq.to_string(),
+        id: mail.id.to_string(),
+        time_ms: mail.time_ms,
+        sender: mail.sender.to_string(),
+        recipients: mail.recipients.iter().map(MailboxId::to_string).collect(),
+        text: String::from_utf8_lossy(mail.body().unwrap_or_default()).into_owned(),
+        counter: mail.counter,
+        home: mail.home.to_string(),
+        late: mail.late,
+        verified: mail.body().is_some(),
+    }
+}
+
+/// One of the two files, hashed while it is written.
+struct Writer {
+    path: PathBuf,
+    file: BufWriter<File>,
+    hash: Sha256,
+    address: String,
+    lines: u64,
+}
+
+impl Writer {
+    fn create(path: &Path, owner: &Owner) -> Result<Writer, CliError> {
+        let failed = |error| CliError::io(format_args!("write {}", path.display()), &error);
+        let file = BufWriter::new(File::create(path).map_err(failed)?);
+        let (path, address) = (path.to_owned(), owner.address.clone());
+        let mut writer = Writer { path, file, hash: Sha256::new(), address, lines: 0 };
+        writer.put(&text(&Line::Mailbox(owner.clone())))?;
+        Ok(writer)
+    }
+
+    fn put(&mut self, text: &str) -> Result<(), CliError> {
+        self.hash.update(text.as_bytes());
+        let written = self.file.write_all(text.as_bytes());
+        written.map_err(|error| CliError::io(format_args!("write {}", self.path.display()), &error))
+    }
+
+    fn write(&mut self, line: &Line) -> Result<(), CliError> {
+        self.lines += 1;
+        self.put(&text(line))
+    }
+
+    fn flush(&mut self) -> Result<(), CliError> {
+        self.file.flush().map_err(|error| CliError::io(format_args!("write {}", self.path.display()), &error))
+    }
+
+    fn finish(mut self) -> Result<(), CliError> {
+        let sha256 = hex::encode(self.hash.clone().finalize());
+        let end = trailer_of(&self.address, self.lines, sha256);
+        self.put(&end)?;
+        self.flush()
+    }
+}
+
+/// The next thing that the demo tells.
+async fn told<T: serde::de::DeserializeOwned>(input: &mut Lines<BufReader<Stdin>>) -> Result<T, CliError> {
+    match input.next_line().await {
+        Ok(Some(line)) => serde_json::from_str(&line)
+            .map_err(|error| CliError::usage("usage", format!("told {line:?}: {error}"), "only postroad demo runs this")),
+        _ => Err(CliError::interrupted()),
+    }
+}
+
+/// Waits for the end of the demo.
+async fn gone(input: &mut Lines<BufReader<Stdin>>) -> CliError {
+    while let Ok(Some(_)) = input.next_line().await {}
+    CliError::interrupted()
 }

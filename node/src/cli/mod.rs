@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub mod children;
+mod client_side;
 pub mod demo;
 pub mod demo_client;
 pub mod directory;

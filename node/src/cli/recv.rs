@@ -1,16 +1,213 @@
-//! Placeholder: `postroad recv` is being written.
+//! `postroad recv`: verified messages in order. What was written out, and only that, is acknowledged.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures::FutureExt;
+use postroad_client::{ClientError, Content, Mail, Mailbox, Mode, Received, Receiver, ReceiverOptions};
+use postroad_protocol::Seq;
+use serde_json::{Value, json};
+
+use super::client_side::{base64, time_text, usage};
 use super::output::{CliError, Output};
+
+/// Written lines after which they are acknowledged in any case.
+const ACKNOWLEDGE_EVERY: usize = 256;
 
 /// Arguments of `postroad recv`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:")]
-pub struct Args {}
+#[command(after_help = "\
+Examples:
+  postroad recv --mailbox alice                        everything up to now, then end
+  postroad recv --mailbox alice --follow --json | jq -r 'select(.type == \"message\").text'
+  postroad recv --mailbox alice --from 17.0.3 --no-ack      read again from there, change nothing
+  postroad recv --mailbox alice --proof proofs         a proof per message, for `postroad verify`
+Whatever does not verify ends with a `violation` and exit code 3, and is never acknowledged.")]
+pub struct Args {
+    /// The mailbox's directory
+    #[arg(long, value_name = "DIR")]
+    mailbox: PathBuf,
+    /// Wait for new messages
+    #[arg(long)]
+    follow: bool,
+    /// Never out of order: hold messages back while an earlier one may still come late
+    #[arg(long)]
+    strict: bool,
+    /// Read again from this sequence number on
+    #[arg(long, value_name = "SEQ")]
+    from: Option<String>,
+    /// Acknowledge nothing: the same messages come again the next time
+    #[arg(long)]
+    no_ack: bool,
+    /// Write a proof of each message into this directory
+    #[arg(long, value_name = "DIR")]
+    proof: Option<PathBuf>,
+    /// Without --follow: how long to look for the home
+    #[arg(long, value_name = "T", default_value_t = 30_000)]
+    timeout_ms: u64,
+}
 
-/// Says that it is not there yet.
+/// Receives.
 ///
 /// # Errors
-/// Always.
-pub async fn run(_: Args, _: &Output) -> Result<(), CliError> {
-    Err(CliError::refused("placeholder", "not written yet", ""))
+/// If the home cannot be reached, or its word does not hold.
+pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
+    let from: Option<Seq> = (args.from.as_deref().map(str::parse).transpose())
+        .map_err(|error: postroad_protocol::seq::BadSeq| usage(error.to_string(), ""))?;
+    if let Some(dir) = &args.proof {
+        fs::create_dir_all(dir).map_err(|error| CliError::io(format_args!("make {}", dir.display()), &error))?;
+    }
+    let mailbox = Mailbox::open(&args.mailbox)?;
+    let options = ReceiverOptions {
+        mode: if args.strict { Mode::Strict } else { Mode::Live },
+        follow: args.follow,
+        from,
+        patience: (!args.follow).then(|| Duration::from_millis(args.timeout_ms)),
+    };
+    let ended = receive(&mailbox, options, &args, output).await;
+    if let Err(error) = &ended
+        && error.is_violation()
+    {
+        let reason = error.to_string();
+        output.emit(&json!({ "type": "violation", "reason": reason }), "")?;
+    }
+    match ended {
+        Ok(written) => written,
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The library's errors outside, those of the output inside.
+async fn receive(
+    mailbox: &Mailbox,
+    options: ReceiverOptions,
+    args: &Args,
+    output: &Output,
+) -> Result<Result<(), CliError>, ClientError> {
+    let mut receiver = Receiver::connect(mailbox, options).await?;
+    let mut written = 0;
+    loop {
+        // Acknowledging costs a disk sync, so it waits until there is a pause, or many lines are out.
+        let ready = if written < ACKNOWLEDGE_EVERY { receiver.next().now_or_never() } else { None };
+        let next = match ready {
+            Some(next) => next?,
+            None => {
+                if written > 0 && !args.no_ack {
+                    receiver.acknowledge().await?;
+                }
+                written = 0;
+                receiver.next().await?
+            }
+        };
+        let Some(received) = next else { break };
+        if let Err(error) = write(&received, mailbox, args, output) {
+            return Ok(Err(error));
+        }
+        written += 1;
+    }
+    if !args.no_ack {
+        receiver.acknowledge().await?;
+    }
+    Ok(Ok(()))
+}
+
+fn write(received: &Received, mailbox: &Mailbox, args: &Args, output: &Output) -> Result<(), CliError> {
+    match received {
+        Received::Message(mail) => {
+            if let Some(dir) = &args.proof {
+                write_proof(dir, mail, mailbox)?;
+            }
+            output.emit(&message_json(mail), &message_plain(mail))
+        }
+        Received::Repeat(mail) => output.emit(
+            &json!({
+                "type": "repeat",
+                "seq": mail.seq.to_string(),
+                "id": mail.id.to_string(),
+                "sender": mail.sender.to_string(),
+            }),
+            "",
+        ),
+        Received::Gap { sender, from, to } => output.emit(
+            &json!({ "type": "gap", "sender": sender.to_string(), "from": from, "to": to }),
+            &format!("missing: {sender} has sent this mailbox messages number {from} to {to}, and they are not here"),
+        ),
+        Received::Settled { epoch, size, is_final, held } => output.emit(
+            &json!({ "type": "settled", "epoch": epoch, "size": size, "final": is_final, "held": held }),
+            &settled_plain(args, *epoch, *size, *is_final, *held),
+        ),
+        Received::Expired { from, to } => output.emit(
+            &json!({ "type": "expired", "from": from, "to": to }),
+            &format!("expired: the home has forgotten the entries {from} to {to} of this mailbox"),
+        ),
+    }
+}
+
+fn settled_plain(args: &Args, epoch: u64, size: u64, is_final: bool, held: usize) -> String {
+    if args.follow {
+        return String::new();
+    }
+    let word = if is_final { "finally" } else { "not finally yet" };
+    let held = match held {
+        0 => String::new(),
+        held => format!("; {held} more wait for one that may come late"),
+    };
+    format!(
+        "everything up to epoch {epoch} is here: {size} messages since the beginning (signed by the home, {word}){held}"
+    )
+}
+
+fn message_json(mail: &Mail) -> Value {
+    let mut line = json!({
+        "type": "message",
+        "seq": mail.seq.to_string(),
+        "id": mail.id.to_string(),
+        "time_ms": mail.time_ms,
+        "sender": mail.sender.to_string(),
+        "recipients": mail.recipients.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "counter": mail.counter,
+        "home": mail.home.to_string(),
+        "late": mail.late,
+        "verified": true,
+    });
+    match (&mail.content, mail.body().map(std::str::from_utf8)) {
+        (Content::Unreadable { common, reason }, _) => {
+            line["base64"] = base64(common).into();
+            line["unreadable"] = reason.as_str().into();
+        }
+        (_, Some(Ok(text))) => line["text"] = text.into(),
+        (_, _) => line["base64"] = base64(mail.body().unwrap_or_default()).into(),
+    }
+    line
+}
+
+fn message_plain(mail: &Mail) -> String {
+    let body = match (&mail.content, mail.body().map(std::str::from_utf8)) {
+        (Content::Unreadable { reason, .. }, _) => format!("(cannot be read: {reason})"),
+        (_, Some(Ok(text))) => text.to_owned(),
+        (_, _) => format!(
+            "({} bytes, base64) {}",
+            mail.body().unwrap_or_default().len(),
+            base64(mail.body().unwrap_or_default())
+        ),
+    };
+    let late = if mail.late { "  late" } else { "" };
+    format!(
+        "{}  {} UTC  from {}{late}\n    {}",
+        mail.seq,
+        time_text(mail.time_ms),
+        mail.sender,
+        body.replace('\n', "\n    ")
+    )
+}
+
+/// Writes the proof whole or not at all.
+fn write_proof(dir: &Path, mail: &Mail, mailbox: &Mailbox) -> Result<(), CliError> {
+    let path = dir.join(format!("{}.proof", mail.seq));
+    let draft = path.with_extension("proof.new");
+    let bytes = mail.proof(mailbox.federation()).to_file();
+    fs::write(&draft, bytes)
+        .and_then(|()| fs::rename(&draft, &path))
+        .map_err(|error| CliError::io(format_args!("write {}", path.display()), &error))
 }

@@ -16,6 +16,7 @@ use super::output::{CliError, Output};
 use super::signals::{Signals, Stop};
 use super::testnet::record;
 use crate::config::{NodeConfig, Ready, Setting, with_peer};
+use crate::driver::{NodeError, run_node};
 
 /// Arguments of `postroad run`.
 #[derive(Debug, clap::Args)]
@@ -121,12 +122,12 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
     let (ready, mut serves) = Ready::channel();
     config.ready = ready;
     let (shutdown, asked) = watch::channel(false);
-    let mut node = std::pin::pin!(serve(config, asked));
+    let mut node = std::pin::pin!(run_node(config, asked));
     let mut stopped_by = None;
     loop {
         tokio::select! {
             ended = &mut node => {
-                ended?;
+                ended.map_err(stopped)?;
                 break;
             }
             // The sender of this channel lives as long as the node does, so an error means that the node is ending.
@@ -165,16 +166,22 @@ async fn parent_gone() {
     while matches!(input.read(&mut bytes).await, Ok(count) if count > 0) {}
 }
 
-/// Runs the node itself until it has drained.
-async fn serve(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -> Result<(), CliError> {
-    let _ = (&config, shutdown.changed().await);
-    Err(CliError::refused("no-driver", "this build has no node driver", ""))
-}
-
 /// What a lock that was not given means.
 pub(super) fn locked(error: StoreError) -> CliError {
     match error {
         StoreError::InUse { .. } => CliError::in_use(error.to_string()),
         _ => CliError::refused("store", error.to_string(), "check the directory and its disk"),
+    }
+}
+
+/// Why a node has stopped, and what to do.
+fn stopped(error: NodeError) -> CliError {
+    let message = error.to_string();
+    match error {
+        NodeError::Config(error) => error.into(),
+        NodeError::Store(error) => locked(error),
+        NodeError::Guard(_) => CliError::refused("guard", message, "never restore or delete the guard of a running key"),
+        NodeError::Network(_) => CliError::refused("network", message, "check listen, and that the ports are free"),
+        NodeError::Fatal(_) => CliError::refused("stopped", message, "see the log, check the disk, and start it again"),
     }
 }

@@ -1,16 +1,72 @@
-//! Placeholder: `postroad verify` is being written.
+//! `postroad verify`: checks a message proof with nothing but the federation's genesis.
 
+use std::path::PathBuf;
+
+use postroad_client::read_genesis;
+use postroad_protocol::entry::{MessageProof, Placed};
+use serde_json::json;
+
+use super::client_side::time_text;
 use super::output::{CliError, Output};
 
 /// Arguments of `postroad verify`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:")]
-pub struct Args {}
+#[command(after_help = "\
+Examples:
+  postroad recv --mailbox alice --proof proofs
+  postroad verify proofs/17.0.3.proof --genesis alice/genesis.toml")]
+pub struct Args {
+    /// The proof, as `recv --proof` wrote it
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The federation's genesis; a mailbox's directory has it as genesis.toml
+    #[arg(long, value_name = "FILE")]
+    genesis: PathBuf,
+}
 
-/// Says that it is not there yet.
+/// Checks the file.
 ///
 /// # Errors
-/// Always.
-pub async fn run(_: Args, _: &Output) -> Result<(), CliError> {
-    Err(CliError::refused("placeholder", "not written yet", ""))
+/// If a file cannot be read, or the proof does not hold.
+pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
+    let federation = read_genesis(&args.genesis)?;
+    let bytes = std::fs::read(&args.file)
+        .map_err(|error| CliError::io(format_args!("read {}", args.file.display()), &error))?;
+    let checked = match MessageProof::from_file(&bytes) {
+        Ok(proof) => proof.verify(&federation).map_err(|error| error.to_string()),
+        Err(error) => Err(format!("not a message proof: {error}")),
+    };
+    match checked {
+        Ok(placed) => output.emit(&verdict("holds", Some(&placed), "every signature and path holds"), &plain(&placed)),
+        Err(reason) => {
+            output.emit(&verdict("malformed", None, &reason), "")?;
+            let message = format!("{} proves nothing: {reason}", args.file.display());
+            Err(CliError::unverified("malformed", message, "get the proof again from whoever claims it"))
+        }
+    }
+}
+
+fn verdict(result: &str, placed: Option<&Placed>, reason: &str) -> serde_json::Value {
+    json!({
+        "type": "verdict",
+        "result": result,
+        "kind": "message",
+        "culprit": null,
+        "epoch": placed.map(|placed| placed.seq.epoch),
+        "seq": placed.map(|placed| placed.seq.to_string()),
+        "reason": reason,
+    })
+}
+
+fn plain(placed: &Placed) -> String {
+    format!(
+        "holds: the message {}\n  sequence number {}\n  ordered         {} UTC\n  sender          {}, counter {}\n  recipient       {}\n  through         {}",
+        placed.id,
+        placed.seq,
+        time_text(placed.time_ms),
+        placed.sender,
+        placed.counter,
+        placed.recipient,
+        placed.via,
+    )
 }

@@ -69,6 +69,25 @@ fn log_order_is_settling_epoch_then_fills_then_number() {
 }
 
 #[test]
+fn fills_of_one_cut_are_delivered_by_number_whatever_their_order_in_the_cut() {
+    let mut world = World::builder().build();
+    let mut batches = Vec::new();
+    for origin in [0, 1] {
+        let message = world.message("hello", &[2]);
+        let bundle = world.bundle(0, origin, vec![message]);
+        let batch = world.seal(origin, vec![bundle]);
+        let holders = if origin == 0 { vec![1, 3] } else { vec![0, 3] };
+        let sealed = world.held_as(&batch, |_| Hold::Custodians(holders.clone()));
+        world.include(vec![sealed]);
+        batches.push(batch);
+    }
+    let fills = vec![world.fill(&batches[1], 2), world.fill(&batches[0], 2)];
+    world.cut(CutBody { fills, ..CutBody::default() });
+    assert_eq!(world.log(2).len(), 2);
+    assert!(world.log(2).is_sorted_by_key(|leaf| leaf.order()));
+}
+
+#[test]
 fn an_entry_holds_under_its_own_cut_only() {
     let story = story();
     let world = &story.world;

@@ -420,16 +420,20 @@ impl World {
 
     // Delivery.
 
-    /// Appends to the mailbox logs what the cut makes their homes owe: fills first, then headers.
+    /// Appends to the mailbox logs what the cut makes their homes owe: fills first, then headers, each by number.
     fn deliver(&mut self, cut: &Cut) {
         let settled = cut.certified.header.epoch;
-        for fill in &cut.body.fills {
-            let item = &fill.item;
-            let key = PendingKey { destination: item.destination, header: item.header };
-            let pending = self.state.pending(&key).unwrap();
-            let place = (pending.epoch, pending.position);
+        let mut fills: Vec<_> = (cut.body.fills.iter())
+            .map(|fill| {
+                let key = PendingKey { destination: fill.item.destination, header: fill.item.header };
+                let pending = self.state.pending(&key).unwrap();
+                ((pending.epoch, pending.position), key)
+            })
+            .collect();
+        fills.sort();
+        for (place, key) in fills {
             let header = self.cuts[place.0 as usize - 1].body.headers[place.1 as usize].header.body.clone();
-            self.append(settled, place, &header, item.header, item.destination);
+            self.append(settled, place, &header, key.header, key.destination);
         }
         for (position, sealed) in cut.body.headers.iter().enumerate() {
             let (header, digest) = (&sealed.header.body, sealed.digest(&self.federation));

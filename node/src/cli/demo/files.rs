@@ -113,7 +113,12 @@ pub fn text(line: &Line) -> String {
 
 /// The trailer of a file that says `body` so far.
 pub fn trailer(address: &str, lines: u64, body: &[u8]) -> String {
-    text(&Line::End(End { address: address.to_owned(), lines, sha256: sha256(body) }))
+    trailer_of(address, lines, sha256(body))
+}
+
+/// The trailer of a file whose content so far has this hash.
+pub fn trailer_of(address: &str, lines: u64, sha256: String) -> String {
+    text(&Line::End(End { address: address.to_owned(), lines, sha256 }))
 }
 
 /// A file that was read: its owner and its numbered lines.

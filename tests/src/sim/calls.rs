@@ -1,0 +1,202 @@
+//! Calls: one question, one answer, each of which may be lost. Nodes fetch slices and cuts, clients register, hand in
+//! what was accepted, and ask whether it is delivered.
+
+use postroad_engine::{Input, Token, serve};
+use postroad_protocol::attestation::DeliveryProof;
+use postroad_protocol::codec::encode;
+use postroad_protocol::slice::SliceKey;
+use postroad_protocol::wire::call::{Question, Reply};
+use postroad_protocol::{NodeId, Refusal, Verified};
+
+use super::net::PAGE_BYTES;
+use super::world::{Event, Step, World};
+
+/// Who asks, and for what.
+#[derive(Clone, Debug)]
+pub(super) enum Asker {
+    /// A node that wants a slice, and whom else it can ask.
+    Slice { node: usize, life: u64, key: SliceKey, others: Vec<usize> },
+    /// A node that wants cuts.
+    Cuts { node: usize, life: u64 },
+    /// A client that registers.
+    Register { client: usize },
+    /// A client that hands in an accepted chain.
+    HandIn,
+    /// A client that asks for its message.
+    Delivery { client: usize },
+}
+
+impl World {
+    /// A question goes out. What is lost is answered by nothing, after a while.
+    pub(super) fn ask(&mut self, asker: Asker, to: usize, question: &Question) {
+        let reachable = match &asker {
+            Asker::Slice { node, .. } | Asker::Cuts { node, .. } => self.connected(*node, to),
+            _ => true,
+        };
+        if !reachable || self.nodes[to].running.is_none() || (!self.healed && self.rng.permille(50)) {
+            let after = self.rng.within(20..=400);
+            self.after(after, Event::Reply { asker, bytes: None });
+            return;
+        }
+        let after = self.rng.within(1..=40);
+        self.after(after, Event::Question { asker, to, bytes: encode(question) });
+    }
+
+    fn reply(&mut self, asker: Asker, reply: &Reply) {
+        let after = self.rng.within(1..=40);
+        let bytes = (self.healed || !self.rng.permille(30)).then(|| encode(reply));
+        self.after(after, Event::Reply { asker, bytes });
+    }
+
+    /// A question arrives.
+    pub(super) fn question(&mut self, asker: Asker, to: usize, bytes: &[u8]) -> Step {
+        self.trace.note(self.now, "question", to as u64, 0, bytes);
+        if self.nodes[to].running.is_none() {
+            self.after(100, Event::Reply { asker, bytes: None });
+            return Ok(());
+        }
+        let question = self.accept(|edge| edge.question(bytes))?;
+        let id = self.nodes[to].id;
+        match question {
+            Question::Slice(key) => {
+                let found = serve::slice(&self.nodes[to].disk()?, &id, &self.federation, &key);
+                let found = found.or_else(|error| self.broken("store", error.to_string()))?;
+                let reply = match found {
+                    Some(parcel) => Reply::Slice(Box::new(parcel)),
+                    None => Reply::Refused(Refusal::NotFound { what: "slice".into() }),
+                };
+                self.reply(asker, &reply);
+            }
+            Question::Cuts(after) => {
+                let cuts = serve::cuts(&self.nodes[to].disk()?, after, PAGE_BYTES);
+                let cuts = cuts.or_else(|error| self.broken("store", error.to_string()))?;
+                self.reply(asker, &Reply::Cuts(cuts));
+            }
+            Question::Register(owner) => match Verified::check(owner, &self.federation) {
+                Ok(owner) => {
+                    let token = self.remember(to, asker);
+                    self.input(to, Input::Register(token, Box::new(owner)));
+                }
+                Err(error) => self.reply(asker, &Reply::Refused(Refusal::Invalid { reason: error.to_string() })),
+            },
+            Question::Delivery(mailbox, seq) => {
+                let token = self.remember(to, asker);
+                self.input(to, Input::Delivery(token, mailbox, seq));
+            }
+            Question::HandIn(chain) => {
+                for sealed in chain {
+                    let bytes = encode(&sealed);
+                    let sealed = self.accept(|edge| edge.check(sealed, &bytes))?;
+                    self.input(to, Input::Sealed(None, Box::new(sealed)));
+                }
+                self.reply(asker, &Reply::Taken);
+            }
+            Question::Genesis | Question::Status | Question::Home(..) => {
+                return self.broken("world", "a question that nobody here asks");
+            }
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, node: usize, asker: Asker) -> Token {
+        let Some(running) = self.nodes[node].running.as_mut() else { return 0 };
+        running.next_token += 1;
+        running.asked.insert(running.next_token, asker);
+        running.next_token
+    }
+
+    fn asker(&mut self, node: usize, token: Token) -> Option<Asker> {
+        self.nodes[node].running.as_mut()?.asked.remove(&token)
+    }
+
+    /// A node says that a registration is settled, or refused.
+    pub(super) fn registered(&mut self, me: usize, token: Token, result: Result<(), Refusal>) {
+        let Some(asker) = self.asker(me, token) else { return };
+        let Some(running) = self.nodes[me].running.as_ref() else { return };
+        let reply = match (&asker, result) {
+            (Asker::Register { client }, Ok(())) => {
+                let ledger = running.node.ledger();
+                match ledger.head_cut() {
+                    Some(cut) => {
+                        let proof = ledger.head().prove_home(&self.clients[*client].id, cut.clone());
+                        Reply::Home(Box::new(proof))
+                    }
+                    None => Reply::Refused(Refusal::NotReady),
+                }
+            }
+            (_, Err(refusal)) => Reply::Refused(refusal),
+            _ => Reply::Refused(Refusal::NotReady),
+        };
+        self.reply(asker, &reply);
+    }
+
+    /// A node says whether a message is delivered.
+    pub(super) fn delivery(&mut self, me: usize, token: Token, proof: Option<Box<DeliveryProof>>) {
+        if let Some(asker) = self.asker(me, token) {
+            self.reply(asker, &Reply::Delivery(proof));
+        }
+    }
+
+    /// A node wants a slice.
+    pub(super) fn fetch(&mut self, me: usize, key: SliceKey, nodes: &[NodeId]) {
+        let mut others: Vec<usize> = nodes.iter().filter_map(|node| self.index_of(node)).collect();
+        others.reverse();
+        self.stats.fetches += 1;
+        self.fetch_next(me, self.nodes[me].life, key, others);
+    }
+
+    fn fetch_next(&mut self, me: usize, life: u64, key: SliceKey, mut others: Vec<usize>) {
+        match others.pop() {
+            Some(to) => self.ask(Asker::Slice { node: me, life, key, others }, to, &Question::Slice(key)),
+            None => self.input(me, Input::Fetched(key, None)),
+        }
+    }
+
+    /// A node wants the cuts after an epoch.
+    pub(super) fn fetch_cuts(&mut self, me: usize, after: u64) {
+        self.stats.fetches += 1;
+        let life = self.nodes[me].life;
+        let others: Vec<usize> = (0..self.nodes.len()).filter(|node| *node != me).collect();
+        let to = *self.rng.pick(&others);
+        self.ask(Asker::Cuts { node: me, life }, to, &Question::Cuts(after));
+    }
+
+    /// An answer arrives, or none ever will.
+    pub(super) fn answered(&mut self, asker: Asker, bytes: Option<&[u8]>) -> Step {
+        self.trace.note(self.now, "reply", u64::from(bytes.is_some()), 0, bytes.unwrap_or(&[]));
+        let reply = match bytes {
+            None => None,
+            Some(bytes) => Some(self.accept(|edge| edge.reply(bytes))?),
+        };
+        match asker {
+            Asker::Slice { node, life, key, others } => {
+                if self.nodes[node].life != life {
+                    return Ok(());
+                }
+                match (reply, bytes) {
+                    (Some(Reply::Slice(parcel)), Some(bytes)) => {
+                        let held = self.accept(|edge| edge.fetched(*parcel, bytes))?;
+                        self.input(node, Input::Fetched(key, Some(held)));
+                    }
+                    _ => self.fetch_next(node, life, key, others),
+                }
+            }
+            Asker::Cuts { node, life } => {
+                if self.nodes[node].life != life {
+                    return Ok(());
+                }
+                if let Some(Reply::Cuts(cuts)) = reply {
+                    for cut in cuts {
+                        let cut = self.accept(|edge| edge.paged(cut))?;
+                        self.input(node, Input::Cut(cut));
+                    }
+                }
+                self.input(node, Input::CutsFetched);
+            }
+            Asker::Register { client } => self.client_registered(client, reply)?,
+            Asker::HandIn => {}
+            Asker::Delivery { client } => self.client_delivered(client, reply)?,
+        }
+        Ok(())
+    }
+}

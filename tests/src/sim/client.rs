@@ -1,0 +1,472 @@
+//! Clients: each has a mailbox, sends bundles through its home or another node, keeps the exact bytes until they are
+//! ordered, and verifies everything that it is told.
+
+use std::collections::BTreeMap;
+
+use postroad_protocol::attestation::{Acknowledgement, LogHead};
+use postroad_protocol::bundle::{Bundle, BundleBody};
+use postroad_protocol::message::{Message, Recipient};
+use postroad_protocol::receipt::Sealed;
+use postroad_protocol::record::{OwnerSigned, Registration};
+use postroad_protocol::wire::call::{Question, Reply};
+use postroad_protocol::wire::client::{Answer, FromClient, ToClient};
+use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Refusal, SecretKey, Seq, Signed};
+
+use super::calls::Asker;
+use super::invariants::central::Got;
+use super::log::Log;
+use super::rng::Rng;
+use super::world::{Event, Step, World};
+
+/// Counters of bundles that are meant to be refused begin here.
+const ROGUE: u64 = 1 << 40;
+
+/// A client and its mailbox.
+pub(super) struct Client {
+    secret: SecretKey,
+    pub(super) id: MailboxId,
+    pub(super) home: usize,
+    owner: OwnerSigned,
+    registered: bool,
+    asked_at: u64,
+    /// Node → session, and whether the node has greeted.
+    pub(super) sessions: BTreeMap<usize, (usize, bool)>,
+    /// The newest epoch that it has heard of.
+    epoch: u64,
+    counters: BTreeMap<usize, u64>,
+    outgoing: Vec<Outgoing>,
+    left: u64,
+    rogues: u64,
+    log: Log,
+    delivered: bool,
+}
+
+/// A bundle until it is ordered.
+struct Outgoing {
+    via: usize,
+    bundle: Bundle,
+    state: State,
+    sent_at: Option<u64>,
+    handed_in_at: u64,
+    chain: Vec<Sealed>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Sent,
+    Accepted { at: u64 },
+    Ordered(Seq),
+    /// Its messages were signed again.
+    Replaced,
+}
+
+impl Client {
+    pub(super) fn new(rng: &mut Rng, nodes: usize, federation: &Federation, ids: &[NodeId]) -> Client {
+        let secret = SecretKey::from_seed(rng.array());
+        let home = rng.index(nodes);
+        let registration = Registration {
+            mailbox: secret.public(),
+            home: ids[home],
+            encryption_key: Digest(rng.array()),
+            recovery_key: None,
+        };
+        Client {
+            id: secret.public(),
+            home,
+            owner: Signed::sign(registration, &secret, federation).into_inner(),
+            secret,
+            registered: false,
+            asked_at: 0,
+            sessions: BTreeMap::new(),
+            epoch: 0,
+            counters: BTreeMap::new(),
+            outgoing: Vec::new(),
+            left: rng.within(4..=12),
+            rogues: 0,
+            log: Log::default(),
+            delivered: false,
+        }
+    }
+
+    /// What it still waits for.
+    pub(super) fn unfinished(&self) -> Option<String> {
+        if !self.registered {
+            return Some("is not registered".into());
+        }
+        let open = |outgoing: &&Outgoing| !matches!(outgoing.state, State::Ordered(_) | State::Replaced);
+        if let Some(outgoing) = self.outgoing.iter().find(open) {
+            let body = &outgoing.bundle.signed.body;
+            return Some(format!("bundle {} via node {} is {:?}", body.counter, outgoing.via, outgoing.state));
+        }
+        if self.log.final_size != Some(self.log.next_index()) {
+            return Some(format!("{} entries, {:?} are final", self.log.next_index(), self.log.final_size));
+        }
+        if self.sample().is_some() && !self.delivered {
+            return Some("has no delivery proof".into());
+        }
+        None
+    }
+
+    /// The message for which it asks whether it is delivered: recipient, place, id.
+    fn sample(&self) -> Option<(MailboxId, Seq, Digest)> {
+        self.outgoing.iter().find_map(|outgoing| match outgoing.state {
+            State::Ordered(seq) => {
+                let message = &outgoing.bundle.messages[0];
+                Some((message.recipients[0].mailbox, seq, message.digest()))
+            }
+            _ => None,
+        })
+    }
+}
+
+impl World {
+    /// A client looks after its things.
+    pub(super) fn tick(&mut self, me: usize) -> Step {
+        let again = self.rng.within(100..=500);
+        self.after(again, Event::Tick { client: me });
+        let home = self.clients[me].home;
+        if !self.clients[me].sessions.contains_key(&home) {
+            self.open_session(me, home);
+        }
+        if !self.clients[me].registered {
+            if self.now >= self.clients[me].asked_at + 700 {
+                self.clients[me].asked_at = self.now;
+                let question = Question::Register(self.clients[me].owner.clone());
+                self.ask(Asker::Register { client: me }, home, &question);
+            }
+            return Ok(());
+        }
+        if self.now < self.heals_at {
+            let bundles = self.rng.below(3).min(self.clients[me].left);
+            self.clients[me].left -= bundles;
+            for _ in 0..bundles {
+                self.compose(me);
+            }
+            if self.rng.permille(60) {
+                self.misuse(me);
+            }
+        }
+        self.resend(me);
+        let client = &self.clients[me];
+        if self.healed
+            && !client.delivered
+            && self.now >= client.asked_at + 600
+            && let Some((recipient, seq, _)) = client.sample()
+        {
+            self.clients[me].asked_at = self.now;
+            let at = self.clients.iter().find(|client| client.id == recipient).map_or(0, |client| client.home);
+            self.ask(Asker::Delivery { client: me }, at, &Question::Delivery(recipient, seq));
+        }
+        Ok(())
+    }
+
+    /// A client writes messages and sends them.
+    fn compose(&mut self, me: usize) {
+        let known: Vec<MailboxId> =
+            self.clients.iter().filter(|client| client.registered).map(|client| client.id).collect();
+        let count = if self.rng.permille(600) { 1 } else { self.rng.within(2..=5) };
+        let mut messages = Vec::new();
+        for _ in 0..count {
+            let mut recipients: Vec<Recipient> = Vec::new();
+            for _ in 0..self.rng.within(1..=4) {
+                let mailbox = *self.rng.pick(&known);
+                if recipients.iter().all(|recipient| recipient.mailbox != mailbox) {
+                    let len = self.rng.below(24);
+                    recipients.push(Recipient { mailbox, own: self.rng.bytes(len as usize) });
+                }
+            }
+            let len = self.rng.below(80);
+            messages.push(Message { salt: self.rng.array(), common: self.rng.bytes(len as usize), recipients });
+        }
+        let other = self.rng.index(self.nodes.len());
+        let via = if self.rng.permille(700) { self.clients[me].home } else { other };
+        self.stats.messages += count;
+        self.sign(me, via, messages);
+    }
+
+    /// A client signs a bundle and keeps it, before it sends it.
+    fn sign(&mut self, me: usize, via: usize, messages: Vec<Message>) {
+        let params = self.federation.params();
+        let (window, validity) = (params.routing_window_epochs, params.validity_epochs);
+        let ahead = if self.rng.permille(200) { 2 * window + 4 } else { self.rng.within(3 * window..=validity / 2) };
+        let client = &mut self.clients[me];
+        let counter = client.counters.entry(via).or_insert(1);
+        let body = BundleBody::new(client.id, self.ids[via], *counter, client.epoch + ahead, &messages);
+        *counter = body.last_counter() + 1;
+        let signed = Signed::sign(body, &client.secret, &self.federation).into_inner();
+        let bundle = Bundle { signed, messages };
+        self.checks.once.signed(&bundle);
+        client.outgoing.push(Outgoing {
+            via,
+            bundle,
+            state: State::Sent,
+            sent_at: None,
+            handed_in_at: 0,
+            chain: Vec::new(),
+        });
+    }
+
+    /// Sends what was not answered, the same bytes, in order; hands in what was accepted by a node that is gone.
+    fn resend(&mut self, me: usize) {
+        for at in 0..self.clients[me].outgoing.len() {
+            let client = &self.clients[me];
+            let Outgoing { via, state, sent_at, handed_in_at, .. } = client.outgoing[at];
+            let session = client.sessions.get(&via).copied();
+            let patience = match state {
+                State::Sent => 1_500,
+                State::Accepted { .. } => 3_000,
+                State::Ordered(_) | State::Replaced => continue,
+            };
+            match session {
+                None => self.open_session(me, via),
+                Some((session, true)) if sent_at.is_none_or(|sent| self.now >= sent + patience) => {
+                    let client = &mut self.clients[me];
+                    client.outgoing[at].sent_at = Some(self.now);
+                    let message = FromClient::Submit(Box::new(client.outgoing[at].bundle.clone()));
+                    self.send_to_node(session, &message);
+                }
+                Some(_) => {}
+            }
+            if let State::Accepted { at: accepted } = state
+                && session.is_none()
+                && self.now >= accepted + 800
+                && self.now >= handed_in_at + 1_500
+            {
+                let to = self.rng.index(self.nodes.len());
+                let client = &mut self.clients[me];
+                client.outgoing[at].handed_in_at = self.now;
+                let question = Question::HandIn(client.outgoing[at].chain.clone());
+                self.stats.hand_ins += 1;
+                self.ask(Asker::HandIn, to, &question);
+            }
+        }
+    }
+
+    /// A client submits what must be refused.
+    fn misuse(&mut self, me: usize) {
+        let home = self.clients[me].home;
+        let Some((session, true)) = self.clients[me].sessions.get(&home).copied() else { return };
+        let kind = self.rng.below(6);
+        let (salt, stranger) = (self.rng.array(), SecretKey::from_seed(self.rng.array()));
+        let client = &mut self.clients[me];
+        client.rogues += 1;
+        let recipient = |mailbox| Recipient { mailbox, own: Vec::new() };
+        let mut message = Message { salt, common: b"never".to_vec(), recipients: vec![recipient(client.id)] };
+        let mut via = self.ids[home];
+        let mut valid_until = client.epoch + 3 * self.federation.params().routing_window_epochs;
+        let mut secret = &client.secret;
+        match kind {
+            0 => via = self.ids[(home + 1) % self.ids.len()],
+            1 => valid_until = client.epoch,
+            2 => message.recipients.push(recipient(stranger.public())),
+            3 => message.recipients.push(recipient(client.id)),
+            4 => message.common = vec![0; 5_000],
+            _ => secret = &stranger,
+        }
+        let messages = vec![message];
+        let body = BundleBody::new(secret.public(), via, ROGUE + client.rogues, valid_until, &messages);
+        let signed = Signed::sign(body, secret, &self.federation).into_inner();
+        let submit = FromClient::Submit(Box::new(Bundle { signed, messages }));
+        self.send_to_node(session, &submit);
+    }
+
+    pub(super) fn session_lost(&mut self, session: usize) {
+        let (client, node) = (self.sessions[session].client, self.sessions[session].node);
+        let sessions = &mut self.clients[client].sessions;
+        if sessions.get(&node).is_some_and(|(current, _)| *current == session) {
+            sessions.remove(&node);
+        }
+    }
+
+    /// A registration was answered.
+    pub(super) fn client_registered(&mut self, me: usize, reply: Option<Reply>) -> Step {
+        match reply {
+            Some(Reply::Home(proof)) => {
+                let client = &self.clients[me];
+                let cut = match proof.verify(&client.id, &self.federation) {
+                    Ok(cut) => cut,
+                    Err(error) => return self.broken("verification", format!("a home proof: {error}")),
+                };
+                let verdict = self.checks.order.shown(&client.id, cut, &self.federation);
+                self.judge(verdict)?;
+                if proof.value.as_ref().map(|value| value.home) != Some(self.ids[client.home]) {
+                    return self.broken("verification", "a home proof names another home");
+                }
+                let epoch = cut.epoch;
+                let client = &mut self.clients[me];
+                client.registered = true;
+                client.epoch = client.epoch.max(epoch);
+            }
+            Some(Reply::Refused(Refusal::NotReady | Refusal::Busy)) | None => {}
+            Some(other) => return self.broken("world", format!("a registration was answered with {other:?}")),
+        }
+        Ok(())
+    }
+
+    /// A delivery proof came, or not yet.
+    pub(super) fn client_delivered(&mut self, me: usize, reply: Option<Reply>) -> Step {
+        let Some(Reply::Delivery(Some(proof))) = reply else { return Ok(()) };
+        let Some((recipient, seq, id)) = self.clients[me].sample() else { return Ok(()) };
+        let home = self.clients.iter().find(|client| client.id == recipient).map_or(0, |client| client.home);
+        if let Err(error) = proof.verify(id, seq, &recipient, &self.ids[home], &self.federation) {
+            return self.broken("verification", format!("a delivery proof: {error}"));
+        }
+        self.clients[me].delivered = true;
+        self.stats.delivered += 1;
+        Ok(())
+    }
+
+    /// A node's frame arrives at a client.
+    pub(super) fn to_client(&mut self, session: usize, bytes: &[u8]) -> Step {
+        let (me, node, open) = {
+            let session = &self.sessions[session];
+            (session.client, session.node, session.open)
+        };
+        if !open {
+            return Ok(());
+        }
+        self.trace.note(self.now, "to-client", node as u64, me as u64, bytes);
+        let message = self.accept(|edge| edge.to_client(bytes))?;
+        let federation = self.federation.clone();
+        let client = &mut self.clients[me];
+        let (id, home) = (client.id, self.ids[client.home]);
+        let result = match message {
+            ToClient::Hello(_, epoch) => {
+                client.epoch = client.epoch.max(epoch);
+                client.sessions.insert(node, (session, true));
+                for outgoing in client.outgoing.iter_mut().filter(|outgoing| outgoing.via == node) {
+                    outgoing.sent_at = None;
+                }
+                if node == client.home {
+                    let from = client.log.next_index();
+                    self.send_to_node(session, &FromClient::Subscribe(from));
+                }
+                self.resend(me);
+                Ok(())
+            }
+            ToClient::Answer(counter, answer) => return self.client_answered(me, node, counter, *answer),
+            ToClient::Cut(cut) => {
+                let verdict = self.checks.order.shown(&id, &cut.header, &federation);
+                self.judge(verdict)?;
+                self.clients[me].log.cut(cut, &federation)
+            }
+            ToClient::Entry(entry) => {
+                let before = client.log.last().copied();
+                match client.log.entry(&entry, &id, &federation) {
+                    Err(error) => Err(error),
+                    Ok((placed, leaf)) => {
+                        self.stats.entries += 1;
+                        self.stats.late += u64::from(leaf.is_late());
+                        let verdict = self.checks.order.appended(&id, before.as_ref(), &leaf);
+                        self.judge(verdict)?;
+                        let verdict = self.checks.order.placed(&id, placed.seq, placed.id);
+                        self.judge(verdict)?;
+                        let verdict = self.checks.once.came(&id, &placed);
+                        self.judge(verdict)?;
+                        let proof = &entry.proof;
+                        let (common, own) = (proof.common.clone(), proof.recipient.own.clone());
+                        let got = Got { id: placed.id, sender: placed.sender, common, own };
+                        self.checks.oracle.got(id, placed.seq, got);
+                        if self.rng.permille(50) {
+                            self.acknowledge(me, session);
+                        }
+                        Ok(())
+                    }
+                }
+            }
+            ToClient::Attested(attested) => {
+                self.stats.attestations += 1;
+                client.log.attested(*attested, &id, &home, &federation)
+            }
+            ToClient::Settled(settled) => {
+                client.epoch = client.epoch.max(settled.epoch);
+                client.log.settled(settled)
+            }
+            ToClient::Refused(refusal) => Err(refusal.to_string()),
+        };
+        result.or_else(|what| self.broken("verification", format!("client {me} of node {node}: {what}")))
+    }
+
+    fn acknowledge(&mut self, me: usize, session: usize) {
+        let client = &self.clients[me];
+        let log = LogHead { size: client.log.next_index(), root: client.log.root() };
+        let signed = Signed::sign(Acknowledgement { mailbox: client.id, log }, &client.secret, &self.federation);
+        self.send_to_node(session, &FromClient::Acknowledge(signed.into_inner()));
+    }
+
+    /// A node says what became of a bundle.
+    fn client_answered(&mut self, me: usize, node: usize, counter: u64, answer: Answer) -> Step {
+        let found = (self.clients[me].outgoing.iter())
+            .position(|outgoing| outgoing.via == node && outgoing.bundle.signed.body.counter == counter);
+        let open = |state| matches!(state, State::Sent | State::Accepted { .. });
+        let Some(at) = found.filter(|at| open(self.clients[me].outgoing[*at].state)) else {
+            match answer {
+                Answer::Refused(_) => self.stats.refused += u64::from(counter > ROGUE),
+                _ if counter > ROGUE => return self.broken("refusals", format!("a bad bundle was answered {answer:?}")),
+                _ => {}
+            }
+            return Ok(());
+        };
+        let now = self.now;
+        let federation = self.federation.clone();
+        let outgoing = &mut self.clients[me].outgoing[at];
+        match answer {
+            Answer::Accepted(proof) => {
+                if matches!(outgoing.state, State::Accepted { .. }) {
+                    return Ok(());
+                }
+                let weak = match proof.verify(&outgoing.bundle, &federation) {
+                    Ok(weak) => weak,
+                    Err(error) => return self.broken("verification", format!("an accepted proof: {error}")),
+                };
+                outgoing.state = State::Accepted { at: now };
+                outgoing.chain = proof.chain;
+                self.stats.accepted += 1;
+                self.stats.weak += u64::from(weak);
+                self.checks.once.promised(&outgoing.bundle, "accepted");
+            }
+            Answer::Ordered(proof) => {
+                let seq = match proof.verify(&outgoing.bundle.signed, &federation) {
+                    Ok(seq) => seq,
+                    Err(error) => return self.broken("verification", format!("an ordered proof: {error}")),
+                };
+                outgoing.state = State::Ordered(seq);
+                outgoing.chain = Vec::new();
+                self.stats.ordered += 1;
+                self.checks.once.promised(&outgoing.bundle, "ordered");
+                let id = self.clients[me].id;
+                let verdict = self.checks.order.shown(&id, &proof.cut.header, &federation);
+                self.judge(verdict)?;
+                let messages = &self.clients[me].outgoing[at].bundle.messages;
+                let digests: Vec<Digest> = messages.iter().map(Message::digest).collect();
+                for (offset, digest) in digests.into_iter().enumerate() {
+                    let seq = Seq { index: seq.index + offset as u64, ..seq };
+                    let verdict = self.checks.order.placed(&id, seq, digest);
+                    self.judge(verdict)?;
+                }
+            }
+            Answer::Refused(refusal) => match refusal {
+                Refusal::Busy
+                | Refusal::NotReady
+                | Refusal::UnknownSender { .. }
+                | Refusal::UnknownRecipient { .. } => {}
+                Refusal::StaleCounter { last } => {
+                    outgoing.state = State::Replaced;
+                    let messages = outgoing.bundle.messages.clone();
+                    let counter = self.clients[me].counters.entry(node).or_insert(1);
+                    *counter = (*counter).max(last + 1);
+                    self.stats.signed_again += 1;
+                    self.sign(me, node, messages);
+                }
+                Refusal::BadValidity { .. } | Refusal::Expired { .. } => {
+                    outgoing.state = State::Replaced;
+                    let messages = outgoing.bundle.messages.clone();
+                    self.stats.signed_again += 1;
+                    self.sign(me, node, messages);
+                }
+                other => return self.broken("refusals", format!("client {me} was refused at node {node}: {other}")),
+            },
+        }
+        Ok(())
+    }
+}

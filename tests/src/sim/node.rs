@@ -1,0 +1,499 @@
+//! A node in the world: the real rooms on a store in memory, and the loop that a driver runs around them.
+//!
+//! One transaction is open over a group of inputs. At the end of the group it is committed, which takes a while; then
+//! what the group wants to say is said, in order; then the rooms hear that it is on disk. A crash can come between any
+//! two steps: the transaction is lost with everything in memory, or it was committed and nothing was said.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use postroad_engine::outbox::AttestedView;
+use postroad_engine::{Config, Input, Node, Now, Output, Report, Time, Token, tables};
+use postroad_protocol::codec::{decode, encode};
+use postroad_protocol::cut::{Cut, Vote, vote};
+use postroad_protocol::wire::order::{FromSequencer, ToSequencer};
+use postroad_protocol::{NodeId, SecretKey, Signature, Verified};
+use postroad_store::{Guard, Snapshot, Store, Transaction, Write};
+
+use super::Bug;
+use super::calls::Asker;
+use super::invariants::{Broken, Violation};
+use super::net::Stream;
+use super::world::{Event, Step, World};
+
+/// One node: its key, its disk, and what runs of it.
+pub(super) struct SimNode {
+    pub(super) secret: SecretKey,
+    pub(super) id: NodeId,
+    pub(super) store: Store,
+    pub(super) guard: Guard,
+    /// Rises with every start and every crash, so that what was meant for an earlier process does not reach a later one.
+    pub(super) life: u64,
+    pub(super) running: Option<Running>,
+    /// It stays down until then.
+    pub(super) down_until: u64,
+    pub(super) slow_disk_until: u64,
+    pub(super) skew_ms: u64,
+    /// After so many more steps it crashes.
+    pub(super) fuse: Option<u64>,
+    /// An older state of the disk, with which it may come back.
+    pub(super) backup: Option<Vec<Write>>,
+    pub(super) restored: bool,
+}
+
+/// A running process.
+pub(super) struct Running {
+    pub(super) node: Node,
+    pub(super) inputs: VecDeque<Input>,
+    syncing: Option<Syncing>,
+    /// The token that is on disk and that the rooms were not told of.
+    persisted: Option<u64>,
+    stirred: bool,
+    wakes_at: Option<u64>,
+    /// Connections as this node sees them, by generation.
+    pub(super) peers: Vec<Option<u64>>,
+    /// Nodes that opened their stream of slices to this one.
+    pub(super) origins: BTreeSet<usize>,
+    pub(super) followers: BTreeMap<usize, Follower>,
+    /// The last epoch of which it was said that it is applied.
+    pub(super) applied: u64,
+    pub(super) view: Option<Arc<AttestedView>>,
+    pub(super) asked: BTreeMap<Token, Asker>,
+    pub(super) next_token: Token,
+}
+
+/// A node that gets cuts from the sequencer.
+#[derive(Clone, Copy)]
+pub(super) struct Follower {
+    pub(super) sent: u64,
+    pub(super) applied: u64,
+}
+
+/// A commit under way.
+struct Syncing {
+    transaction: Transaction,
+    outputs: Vec<Output>,
+    token: Option<u64>,
+}
+
+impl SimNode {
+    /// What is on its disk.
+    pub(super) fn disk(&self) -> Result<Snapshot, Violation> {
+        self.store.snapshot().map_err(|error| Violation { invariant: "store", what: error.to_string(), at_ms: 0 })
+    }
+}
+
+impl World {
+    /// The process starts.
+    pub(super) fn start(&mut self, me: usize) -> Step {
+        let count = self.nodes.len();
+        let sim = &mut self.nodes[me];
+        if sim.running.is_some() || sim.down_until > self.now {
+            return Ok(());
+        }
+        sim.life += 1;
+        sim.fuse = None;
+        let config = Config {
+            federation: self.federation.clone(),
+            secret: sim.secret.clone(),
+            name: format!("node-{me}"),
+            addrs: Vec::new(),
+            deputies: self.deputies[me].iter().map(|node| self.ids[*node]).collect(),
+            nonce: self.rng.array(),
+            admission: postroad_engine::node::Admission::Open,
+            max_queued_bytes: 1 << 20,
+            max_flight_bytes: 1 << 20,
+            guard_epoch: sim.guard.last().map_or(0, |(slot, ..)| slot),
+        };
+        let mut transaction = match sim.store.begin() {
+            Ok(transaction) => transaction,
+            Err(error) => return self.broken("store", error.to_string()),
+        };
+        let (node, outputs) = match Node::open(config, &transaction) {
+            Ok(opened) => opened,
+            Err(error) => return self.broken("recovery", format!("node {me} does not open: {error}")),
+        };
+        stage(&mut transaction, &outputs);
+        let applied = node.head().epoch;
+        self.trace.note(self.now, "start", me as u64, applied, &[]);
+        self.nodes[me].running = Some(Running {
+            node,
+            inputs: VecDeque::new(),
+            syncing: None,
+            persisted: None,
+            stirred: false,
+            wakes_at: None,
+            peers: vec![None; count],
+            origins: BTreeSet::new(),
+            followers: BTreeMap::new(),
+            applied,
+            view: None,
+            asked: BTreeMap::new(),
+            next_token: 1,
+        });
+        for link in 0..self.links.len() {
+            let (a, b) = self.links[link].ends;
+            if a == me || b == me {
+                self.redial(link, 5);
+            }
+        }
+        self.settle(me, transaction, outputs)
+    }
+
+    /// The process dies.
+    pub(super) fn crash(&mut self, me: usize) {
+        let sim = &mut self.nodes[me];
+        let Some(running) = sim.running.take() else { return };
+        sim.life += 1;
+        sim.fuse = None;
+        self.stats.crashes += 1;
+        self.stats.crashes_sequencer += u64::from(me == self.sequencer);
+        self.stats.crashes_uncommitted += u64::from(running.syncing.is_some());
+        drop(running);
+        let (now, healed) = (self.now, self.healed);
+        self.trace.note(now, "crash", me as u64, 0, &[]);
+        for link in 0..self.links.len() {
+            let (a, b) = self.links[link].ends;
+            if (a == me || b == me) && self.links[link].alive {
+                self.reset(link);
+            }
+        }
+        self.lose_sessions_of(me);
+        let down = if healed { self.rng.within(10..=100) } else { self.downtime(me) };
+        self.nodes[me].down_until = now + down;
+        self.after(down, Event::Start { node: me });
+    }
+
+    /// Something happened to a node.
+    pub(super) fn input(&mut self, me: usize, input: Input) {
+        if let Some(running) = self.nodes[me].running.as_mut() {
+            running.inputs.push_back(input);
+            self.stir(me);
+        }
+    }
+
+    /// The node looks at what has come, soon.
+    pub(super) fn stir(&mut self, me: usize) {
+        let life = self.nodes[me].life;
+        let Some(running) = self.nodes[me].running.as_mut() else { return };
+        if !running.stirred && running.syncing.is_none() {
+            running.stirred = true;
+            let after = self.rng.below(3);
+            self.after(after, Event::Group { node: me, life });
+        }
+    }
+
+    /// One group of inputs.
+    pub(super) fn group(&mut self, me: usize, life: u64) -> Step {
+        let sim = &mut self.nodes[me];
+        if sim.life != life {
+            return Ok(());
+        }
+        let Some(running) = sim.running.as_mut() else { return Ok(()) };
+        running.stirred = false;
+        if running.syncing.is_some() {
+            return Ok(());
+        }
+        let mut inputs: VecDeque<Input> = running.persisted.take().map(Input::Persisted).into_iter().collect();
+        let count = match running.inputs.len() {
+            0 => 0,
+            waiting => 1 + self.rng.index(waiting),
+        };
+        inputs.extend(running.inputs.drain(..count));
+        if running.node.next_timeout() <= Time(self.now) {
+            inputs.push_back(Input::TimedOut);
+        }
+        inputs.push_back(Input::Flush);
+        let now = Now { time: Time(self.now), wall_ms: self.wall_ms + self.now + sim.skew_ms };
+        let mut transaction = match sim.store.begin() {
+            Ok(transaction) => transaction,
+            Err(error) => return self.broken("store", error.to_string()),
+        };
+        let mut outputs = Vec::new();
+        while let Some(input) = inputs.pop_front() {
+            let mut new = Vec::new();
+            running.node.handle(now, input, &transaction, &mut new);
+            stage(&mut transaction, &new);
+            if self.bug == Some(Bug::DeliverBeforeCut) {
+                inputs.extend(unvoted(&new));
+            }
+            outputs.append(&mut new);
+        }
+        self.settle(me, transaction, outputs)
+    }
+
+    /// The group is over: its transaction goes to disk, then its outputs go out.
+    fn settle(&mut self, me: usize, mut transaction: Transaction, outputs: Vec<Output>) -> Step {
+        let life = self.nodes[me].life;
+        let token = outputs.iter().rev().find_map(|output| match output {
+            Output::Persist(token, _) => Some(*token),
+            _ => None,
+        });
+        let mut outputs: Vec<Output> =
+            outputs.into_iter().filter(|output| !matches!(output, Output::Persist(..))).collect();
+        if transaction.is_empty() {
+            drop(transaction);
+            return self.said(me, life, outputs, token);
+        }
+        if self.bug == Some(Bug::SignBeforePersist) {
+            // Planted: everything is said, and the rooms are told that it is on disk, before it is.
+            self.release(me, life, std::mem::take(&mut outputs))?;
+            if self.nodes[me].life != life {
+                return Ok(());
+            }
+            if let (Some(running), Some(token)) = (self.nodes[me].running.as_mut(), token) {
+                let mut early = Vec::new();
+                let now = Now { time: Time(self.now), wall_ms: self.wall_ms + self.now };
+                running.node.handle(now, Input::Persisted(token), &transaction, &mut early);
+                stage(&mut transaction, &early);
+                let early = early.into_iter().filter(|output| !matches!(output, Output::Persist(..))).collect();
+                self.release(me, life, early)?;
+            }
+            if self.nodes[me].life != life {
+                return Ok(());
+            }
+        }
+        let slow = self.nodes[me].slow_disk_until > self.now;
+        let sync_ms = if slow { self.rng.within(20..=300) } else { self.rng.below(6) };
+        if let Some(running) = self.nodes[me].running.as_mut() {
+            running.syncing = Some(Syncing { transaction, outputs, token });
+            self.after(sync_ms, Event::Synced { node: me, life });
+        }
+        Ok(())
+    }
+
+    /// The disk has confirmed.
+    pub(super) fn synced(&mut self, me: usize, life: u64) -> Step {
+        let sim = &mut self.nodes[me];
+        if sim.life != life {
+            return Ok(());
+        }
+        let Some(Syncing { transaction, outputs, token }) =
+            sim.running.as_mut().and_then(|running| running.syncing.take())
+        else {
+            return Ok(());
+        };
+        if let Err(error) = transaction.commit() {
+            return self.broken("store", error.to_string());
+        }
+        self.trace.note(self.now, "synced", me as u64, token.unwrap_or(0), &[]);
+        self.said(me, life, outputs, token)
+    }
+
+    /// What a group wants to say is said; then the rooms hear what is on disk.
+    fn said(&mut self, me: usize, life: u64, outputs: Vec<Output>, token: Option<u64>) -> Step {
+        self.release(me, life, outputs)?;
+        let now = self.now;
+        let sim = &mut self.nodes[me];
+        if sim.life != life {
+            return Ok(());
+        }
+        let Some(running) = sim.running.as_mut() else { return Ok(()) };
+        if let Some(token) = token {
+            running.persisted = Some(token);
+        }
+        if running.persisted.is_some() || !running.inputs.is_empty() {
+            running.stirred = true;
+            self.after(0, Event::Group { node: me, life });
+            return Ok(());
+        }
+        let due = running.node.next_timeout().0.max(now + 1);
+        if running.wakes_at.is_none_or(|at| at > due) {
+            running.wakes_at = Some(due);
+            self.at(due, Event::Wake { node: me, life });
+        }
+        Ok(())
+    }
+
+    /// A timer has come.
+    pub(super) fn wake(&mut self, me: usize, life: u64) {
+        let sim = &mut self.nodes[me];
+        if sim.life != life {
+            return;
+        }
+        if let Some(running) = sim.running.as_mut() {
+            running.wakes_at = None;
+            self.stir(me);
+        }
+    }
+
+    /// Outputs go out one by one; between any two of them the process may die.
+    fn release(&mut self, me: usize, life: u64, outputs: Vec<Output>) -> Step {
+        for output in outputs {
+            let sim = &mut self.nodes[me];
+            if let Some(fuse) = sim.fuse.as_mut() {
+                if *fuse == 0 {
+                    self.stats.crashes_unreleased += 1;
+                    self.crash(me);
+                    return Ok(());
+                }
+                *fuse -= 1;
+            }
+            self.carry_out(me, output)?;
+            if self.nodes[me].life != life {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, me: usize, output: Output) -> Step {
+        match output {
+            Output::Persist(..) => {}
+            Output::ToHolder(..) | Output::ToOrigin(..) | Output::ToOrigins(..) | Output::ToSequencer(..) => {
+                self.transmit(me, output)?;
+            }
+            Output::Vote(epoch, digest) => self.vote(me, epoch, digest)?,
+            Output::Publish(_) => {}
+            Output::Reject(node, digest, reason) => match self.index_of(&node) {
+                Some(to) if to == me => self.input(me, Input::Rejected(digest, reason)),
+                Some(to) => self.send(me, to, Stream::Down, encode(&FromSequencer::Rejected(digest, reason))),
+                None => {}
+            },
+            Output::Answer(client, counter, answer) => self.answer(client, counter, *answer),
+            Output::Registered(token, result) => self.registered(me, token, result),
+            Output::Delivery(token, proof) => self.delivery(me, token, proof),
+            Output::Fetch(key, nodes) => self.fetch(me, key, &nodes),
+            Output::FetchCuts(after) => self.fetch_cuts(me, after),
+            Output::Applied(epoch, _) => self.applied(me, epoch)?,
+            Output::Attested(view) => {
+                let disk = self.nodes[me].disk()?;
+                let verdict = self.checks.statements.attestation(&view.attestation, &self.federation, &disk);
+                self.judge(verdict)?;
+                if let Some(running) = self.nodes[me].running.as_mut() {
+                    running.view = Some(view);
+                }
+                self.show_attestation(me);
+            }
+            Output::Report(report) => {
+                match &report {
+                    Report::Away { .. } => self.stats.aways += 1,
+                    Report::Back { .. } => self.stats.backs += 1,
+                    Report::Resealed { .. } => self.stats.reseals += 1,
+                    Report::Refused { reason, .. } if reason.contains("certified cut is not valid") => {
+                        return self.broken("apply", format!("node {me}: {reason}"));
+                    }
+                    Report::Started { .. } | Report::Refused { .. } => {}
+                }
+                self.trace.say(self.now, me, &format!("{report:?}"));
+            }
+            Output::Fatal(reason) => return self.broken("fatal", format!("node {me}: {reason}")),
+        }
+        Ok(())
+    }
+
+    fn vote(&mut self, me: usize, epoch: u64, digest: postroad_protocol::Digest) -> Step {
+        let sim = &self.nodes[me];
+        let verdict = self.checks.statements.vote(&sim.id, epoch, digest, &sim.disk()?);
+        let (secret, id) = (sim.secret.clone(), sim.id);
+        let signed = sim.guard.sign(epoch, digest.0, || vote(&secret, digest).signature.0);
+        match signed {
+            Ok(signature) => {
+                self.judge(verdict)?;
+                let verdict = self.checks.order.certified(epoch, digest);
+                self.judge(verdict)?;
+                self.input(me, Input::Voted(epoch, Vote { member: id, signature: Signature(signature) }));
+            }
+            Err(error) => self.input(me, Input::VoteRefused(epoch, error.to_string())),
+        }
+        Ok(())
+    }
+
+    fn applied(&mut self, me: usize, epoch: u64) -> Step {
+        let sim = &self.nodes[me];
+        let Some(running) = sim.running.as_ref() else { return Ok(()) };
+        let Some((state, _)) = running.node.ledger().at(epoch) else {
+            return self.broken("ledger", format!("node {me} does not know its own epoch {epoch}"));
+        };
+        let (cut, root) = (state.cut, state.root());
+        let verdict = self.checks.order.applied(&sim.id, epoch, cut, root);
+        self.judge(verdict)?;
+        let before = running.applied;
+        if let Some(running) = self.nodes[me].running.as_mut() {
+            running.applied = epoch;
+        }
+        let disk = self.nodes[me].disk()?;
+        for epoch in before + 1..=epoch {
+            if epoch <= self.checks.oracle.epoch() {
+                continue;
+            }
+            let cut = tables::get::<Cut>(&disk, tables::CUTS, &tables::number_key(epoch));
+            let Ok(Some(cut)) = cut else { return self.broken("disk-first", format!("cut {epoch} is not on disk")) };
+            self.ordered(&cut)?;
+        }
+        self.send(me, self.sequencer, Stream::Up, encode(&ToSequencer::Applied(epoch)));
+        let followers: Vec<usize> = (self.nodes[me].running.as_ref())
+            .map(|running| running.followers.keys().copied().collect())
+            .unwrap_or_default();
+        for follower in followers {
+            self.feed_follower(me, follower)?;
+        }
+        self.serve_all(me)
+    }
+
+    /// A cut that nobody counted before.
+    fn ordered(&mut self, cut: &Cut) -> Step {
+        self.stats.cuts += 1;
+        for sealed in &cut.body.headers {
+            // The sequencer's own headers reach itself without leaving it.
+            if let Some(origin) = self.index_of(&sealed.header.body.origin)
+                && origin == self.sequencer
+            {
+                let disk = self.nodes[origin].disk()?;
+                let verdict = self.checks.statements.header(&sealed.header, &self.federation, &disk);
+                self.judge(verdict)?;
+                self.learn_batch(origin, &sealed.header)?;
+            }
+        }
+        self.stats.fills += cut.body.fills.len() as u64;
+        for custody in cut.body.headers.iter().flat_map(|sealed| &sealed.custody) {
+            let delivered = custody.receipts.first().is_some_and(|receipt| receipt.item.request.is_none());
+            self.stats.pending += u64::from(!delivered);
+        }
+        let verdict = self.checks.oracle.ordered(cut, &self.federation);
+        self.judge(verdict)
+    }
+
+    /// The reference model learns what is in a batch.
+    pub(super) fn learn_batch(
+        &mut self,
+        me: usize,
+        header: &postroad_protocol::Signed<postroad_protocol::batch::Header>,
+    ) -> Step {
+        let digest = header.digest(&self.federation);
+        if self.checks.oracle.knows(&digest) {
+            return Ok(());
+        }
+        let key = tables::number_key(header.body.number);
+        let row = tables::get::<tables::StoredBatch>(&self.nodes[me].disk()?, tables::BATCHES, &key);
+        match row {
+            Ok(Some(batch)) => {
+                self.checks.oracle.sealed(digest, batch.bundles);
+                Ok(())
+            }
+            _ => Err(self.violation(Broken { invariant: "disk-first", what: format!("no batch {}", header.body.number) })),
+        }
+    }
+}
+
+/// Stages the writes that the rooms ask for.
+fn stage(transaction: &mut Transaction, outputs: &[Output]) {
+    for output in outputs {
+        if let Output::Persist(_, writes) = output {
+            writes.iter().for_each(|write| transaction.apply(write));
+        }
+    }
+}
+
+/// Planted: the sequencer's node follows its own draft at once, as if the guard had signed it.
+fn unvoted(outputs: &[Output]) -> Vec<Input> {
+    let writes = outputs.iter().filter_map(|output| match output {
+        Output::Persist(_, writes) => Some(writes),
+        _ => None,
+    });
+    let drafts = writes.flatten().filter_map(|write| match write {
+        Write::Put { table, key, value } if *table == tables::META && key == tables::DRAFT => decode::<Cut>(value).ok(),
+        _ => None,
+    });
+    drafts.map(|draft| Input::Cut(Arc::new(Verified::assemble(draft.certified, draft.body)))).collect()
+}

@@ -1,0 +1,334 @@
+//! The world: virtual time, one queue of events, and everything that they happen to.
+
+use std::collections::BTreeMap;
+
+use postroad_protocol::genesis::{Genesis, Member};
+use postroad_protocol::{Federation, MailboxId, NodeId, Params, SecretKey};
+use postroad_store::{Guard, Store};
+
+use super::calls::Asker;
+use super::client::Client;
+use super::edge::{Edge, Refused};
+use super::invariants::central::Oracle;
+use super::invariants::once_each::OnceEach;
+use super::invariants::one_order::OneOrder;
+use super::invariants::one_statement::OneStatement;
+use super::invariants::{Broken, Verdict, Violation};
+use super::net::{Link, Stream};
+use super::node::SimNode;
+use super::rng::Rng;
+use super::sessions::Session;
+use super::stats::Stats;
+use super::trace::Trace;
+use super::{Bug, Options, Outcome};
+
+/// Nothing, or the invariant that does not hold.
+pub(super) type Step = Result<(), Violation>;
+
+/// How long everything may take once all faults have stopped.
+const PATIENCE_MS: u64 = 60_000;
+
+/// What is to happen.
+pub(super) enum Event {
+    Start { node: usize },
+    Group { node: usize, life: u64 },
+    Synced { node: usize, life: u64 },
+    Wake { node: usize, life: u64 },
+    Frame { link: usize, generation: u64, from: usize, to: usize, stream: Stream, bytes: Vec<u8> },
+    Notice { link: usize, generation: u64, node: usize },
+    Redial { link: usize },
+    Question { asker: Asker, to: usize, bytes: Vec<u8> },
+    Reply { asker: Asker, bytes: Option<Vec<u8>> },
+    SessionUp { session: usize },
+    SessionLost { session: usize },
+    ToNode { session: usize, bytes: Vec<u8> },
+    ToClient { session: usize, bytes: Vec<u8> },
+    Tick { client: usize },
+    Fault,
+    Heal,
+    Check,
+}
+
+/// The invariants.
+#[derive(Default)]
+pub(super) struct Checks {
+    pub(super) order: OneOrder,
+    pub(super) statements: OneStatement,
+    pub(super) once: OnceEach,
+    pub(super) oracle: Oracle,
+}
+
+/// Everything.
+pub(super) struct World {
+    pub(super) now: u64,
+    pub(super) wall_ms: u64,
+    pub(super) rng: Rng,
+    pub(super) trace: Trace,
+    pub(super) stats: Stats,
+    queue: BTreeMap<(u64, u64), Event>,
+    events: u64,
+    pub(super) federation: Federation,
+    pub(super) edge: Edge,
+    pub(super) nodes: Vec<SimNode>,
+    pub(super) ids: Vec<NodeId>,
+    pub(super) deputies: Vec<Vec<usize>>,
+    pub(super) sequencer: usize,
+    pub(super) links: Vec<Link>,
+    pub(super) sessions: Vec<Session>,
+    pub(super) clients: Vec<Client>,
+    pub(super) checks: Checks,
+    pub(super) bug: Option<Bug>,
+    pub(super) heals_at: u64,
+    pub(super) healed: bool,
+    done: bool,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, options: &Options) -> World {
+        let mut rng = Rng::new(seed);
+        let count = rng.within(3..=5) as usize;
+        let secrets: Vec<SecretKey> = (0..count).map(|_| SecretKey::from_seed(rng.array())).collect();
+        let ids: Vec<NodeId> = secrets.iter().map(SecretKey::public).collect();
+        let sequencer = rng.index(count);
+        let window = *rng.pick(&[8, 16, 64]);
+        let params = Params {
+            routing_window_epochs: window,
+            validity_epochs: window * 32,
+            cut_interval_ms: *rng.pick(&[25, 50, 100]),
+            heartbeat_ms: *rng.pick(&[500, 1_000]),
+            deadline_cap_ms: *rng.pick(&[100, 250, 500]),
+            max_recipients: 8,
+            max_message_bytes: 4_096,
+            max_bundle_messages: 8,
+            max_bundle_bytes: 16_384,
+            max_batch_bytes: *rng.pick(&[16_384, 65_536]),
+            ..Params::default()
+        };
+        let wall_ms = 1_700_000_000_000;
+        let genesis = Genesis {
+            name: "simulated".into(),
+            time_ms: wall_ms,
+            committee: vec![Member { node: ids[sequencer], addrs: Vec::new() }],
+            allow: Vec::new(),
+            params,
+        };
+        let federation = Federation::new(genesis).expect("the simulator's genesis is valid");
+        let deputies = (0..count)
+            .map(|node| (0..count).filter(|other| *other != node && rng.permille(250)).collect())
+            .collect();
+        let nodes = (secrets.into_iter().enumerate())
+            .map(|(at, secret)| SimNode {
+                id: ids[at],
+                secret,
+                store: Store::memory(&postroad_engine::tables::ALL),
+                guard: Guard::memory(),
+                life: 0,
+                running: None,
+                down_until: 0,
+                slow_disk_until: 0,
+                skew_ms: rng.below(3_000),
+                fuse: None,
+                backup: None,
+                restored: false,
+            })
+            .collect();
+        let mut links = Vec::new();
+        for a in 0..count {
+            for b in a + 1..count {
+                links.push(Link::new(a, b, rng.within(1..=40)));
+            }
+        }
+        let clients = (0..rng.within(4..=10)).map(|_| Client::new(&mut rng, count, &federation, &ids)).collect();
+        let mut world = World {
+            now: 0,
+            wall_ms,
+            rng,
+            trace: Trace::new(seed, options.trace),
+            stats: Stats::default(),
+            queue: BTreeMap::new(),
+            events: 0,
+            edge: Edge::new(&federation),
+            federation,
+            nodes,
+            ids,
+            deputies,
+            sequencer,
+            links,
+            sessions: Vec::new(),
+            clients,
+            checks: Checks::default(),
+            bug: options.bug,
+            heals_at: 0,
+            healed: false,
+            done: false,
+        };
+        world.begin();
+        world
+    }
+
+    fn begin(&mut self) {
+        for node in 0..self.nodes.len() {
+            let after = self.rng.below(200);
+            self.after(after, Event::Start { node });
+        }
+        for client in 0..self.clients.len() {
+            let after = self.rng.within(100..=600);
+            self.after(after, Event::Tick { client });
+        }
+        self.heals_at = self.rng.within(5_000..=9_000);
+        let first = self.rng.within(300..=1_500);
+        self.after(first, Event::Fault);
+        self.at(self.heals_at, Event::Heal);
+    }
+
+    /// Runs until everything has arrived, or something does not hold.
+    pub(super) fn run(mut self, seed: u64) -> Outcome {
+        let mut violation = None;
+        while !self.done {
+            let Some((&key, _)) = self.queue.first_key_value() else { break };
+            let Some(event) = self.queue.remove(&key) else { break };
+            self.now = key.0;
+            self.stats.events += 1;
+            if let Err(mut found) = self.happen(event) {
+                found.at_ms = self.now;
+                violation = Some(found);
+                break;
+            }
+        }
+        if violation.is_none()
+            && let Err(found) = self.finish()
+        {
+            violation = Some(found);
+        }
+        Outcome { seed, violation, stats: self.stats, trace: self.trace.finish() }
+    }
+
+    fn happen(&mut self, event: Event) -> Step {
+        match event {
+            Event::Start { node } => self.start(node)?,
+            Event::Group { node, life } => self.group(node, life)?,
+            Event::Synced { node, life } => self.synced(node, life)?,
+            Event::Wake { node, life } => self.wake(node, life),
+            Event::Frame { link, generation, from, to, stream, bytes } => {
+                self.frame(link, generation, (from, to), stream, &bytes)?;
+            }
+            Event::Notice { link, generation, node } => self.notice(link, generation, node),
+            Event::Redial { link } => self.dial(link)?,
+            Event::Question { asker, to, bytes } => self.question(asker, to, &bytes)?,
+            Event::Reply { asker, bytes } => self.answered(asker, bytes.as_deref())?,
+            Event::SessionUp { session } => self.session_up(session),
+            Event::SessionLost { session } => self.session_lost(session),
+            Event::ToNode { session, bytes } => self.to_node(session, &bytes)?,
+            Event::ToClient { session, bytes } => self.to_client(session, &bytes)?,
+            Event::Tick { client } => self.tick(client)?,
+            Event::Fault => self.fault(),
+            Event::Heal => self.heal(),
+            Event::Check => self.check()?,
+        }
+        Ok(())
+    }
+
+    /// Something is to happen at a time.
+    pub(super) fn at(&mut self, time: u64, event: Event) {
+        self.events += 1;
+        self.queue.insert((time.max(self.now), self.events), event);
+    }
+
+    /// Something is to happen after a while.
+    pub(super) fn after(&mut self, ms: u64, event: Event) {
+        self.at(self.now + ms, event);
+    }
+
+    pub(super) fn index_of(&self, node: &NodeId) -> Option<usize> {
+        self.ids.iter().position(|id| id == node)
+    }
+
+    pub(super) fn violation(&self, broken: Broken) -> Violation {
+        Violation { invariant: broken.invariant, what: broken.what, at_ms: self.now }
+    }
+
+    pub(super) fn judge(&self, verdict: Verdict) -> Step {
+        verdict.map_err(|broken| self.violation(broken))
+    }
+
+    pub(super) fn broken<T>(&self, invariant: &'static str, what: impl Into<String>) -> Result<T, Violation> {
+        Err(self.violation(Broken { invariant, what: what.into() }))
+    }
+
+    /// What an honest node sends is never refused.
+    pub(super) fn accept<T>(&mut self, read: impl FnOnce(&mut Edge) -> Result<T, Refused>) -> Result<T, Violation> {
+        let result = read(&mut self.edge);
+        result.or_else(|reason| self.broken("verification", format!("what an honest node sent was refused: {reason}")))
+    }
+
+    /// Everything works from now on.
+    fn heal(&mut self) {
+        self.trace.note(self.now, "heal", 0, 0, &[]);
+        self.healed = true;
+        for link in 0..self.links.len() {
+            self.links[link].blocked_until = 0;
+            self.links[link].stalled_until = 0;
+            self.redial(link, 5);
+        }
+        for node in 0..self.nodes.len() {
+            self.nodes[node].fuse = None;
+            self.nodes[node].slow_disk_until = 0;
+            self.nodes[node].down_until = 0;
+            let after = self.rng.below(200);
+            self.after(after, Event::Start { node });
+        }
+        self.after(500, Event::Check);
+    }
+
+    /// Is everything where it belongs?
+    fn check(&mut self) -> Step {
+        match self.unfinished() {
+            None => self.done = true,
+            Some(what) if self.now > self.heals_at + PATIENCE_MS => {
+                return self.broken("progress", format!("{PATIENCE_MS} ms after all faults: {what}"));
+            }
+            Some(_) => self.after(250, Event::Check),
+        }
+        Ok(())
+    }
+
+    /// What is still to come, in words.
+    fn unfinished(&self) -> Option<String> {
+        for (at, client) in self.clients.iter().enumerate() {
+            if let Some(what) = client.unfinished() {
+                return Some(format!("client {at} at node {}: {what}", client.home));
+            }
+        }
+        if let Some(missing) = self.checks.once.missing().first() {
+            return Some(missing.clone());
+        }
+        let epoch = self.checks.oracle.epoch();
+        for (at, sim) in self.nodes.iter().enumerate() {
+            let Some(running) = sim.running.as_ref() else { return Some(format!("node {at} is down")) };
+            let node = &running.node;
+            if node.incarnation() == 0 {
+                return Some(format!("node {at} has not started"));
+            }
+            if running.applied + 2 < epoch {
+                return Some(format!("node {at} is at epoch {}, the last cut is {epoch}", running.applied));
+            }
+            if node.settled().0 + 2 < epoch || node.load().1 > 0 {
+                return Some(format!("node {at} has delivered {}, {} slices are pending", node.settled().0, node.load().1));
+            }
+            if let Some(away) = self.ids.iter().find(|id| **id != sim.id && !node.peers().is_present(id)) {
+                return Some(format!("node {at} takes node {:?} for away", self.index_of(away)));
+            }
+        }
+        let mailboxes: Vec<MailboxId> = self.clients.iter().map(|client| client.id).collect();
+        self.checks.oracle.finish(&mailboxes).err().map(|broken| broken.what)
+    }
+
+    /// The last word of every invariant.
+    fn finish(&mut self) -> Step {
+        let verdict = self.checks.once.finish();
+        self.judge(verdict)?;
+        let mailboxes: Vec<MailboxId> = self.clients.iter().map(|client| client.id).collect();
+        let verdict = self.checks.oracle.finish(&mailboxes);
+        self.judge(verdict)
+    }
+}
