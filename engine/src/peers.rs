@@ -7,6 +7,8 @@ use postroad_protocol::{Digest, NodeId};
 
 /// Answers in a row that may take more than three quarters of the cap before a node counts as away.
 const NEAR_CAP_LIMIT: u32 = 5;
+/// Rounds of housekeeping after which a slow node is tried again: nothing that it could answer in time reaches it else.
+const PROBATION_ROUNDS: u32 = 10;
 
 /// All other nodes, as seen from here.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ struct Peer {
     ready: bool,
     /// It missed a deadline and has not answered since.
     slow: bool,
+    /// Rounds of housekeeping since then.
+    slow_rounds: u32,
     near_cap: u32,
     /// Smoothed time to a receipt and its deviation, as RFC 6298 smooths round trips.
     smoothed_ms: Option<(f64, f64)>,
@@ -65,7 +69,8 @@ impl Peers {
     /// The node has not answered in time. Returns whether it was present until now.
     pub fn missed(&mut self, node: NodeId) -> bool {
         let was = self.is_present(&node);
-        self.peer(node).slow = true;
+        let peer = self.peer(node);
+        (peer.slow, peer.slow_rounds) = (true, 0);
         was
     }
 
@@ -83,14 +88,30 @@ impl Peers {
         });
         if elapsed_ms * 4 > cap_ms * 3 {
             peer.near_cap += 1;
-            if peer.near_cap >= NEAR_CAP_LIMIT && !peer.slow {
-                peer.slow = true;
-                return Change::Away;
+            if peer.near_cap >= NEAR_CAP_LIMIT {
+                peer.slow_rounds = 0;
+                return if std::mem::replace(&mut peer.slow, true) { Change::None } else { Change::Away };
             }
-            return Change::None;
+        } else {
+            peer.near_cap = 0;
         }
-        peer.near_cap = 0;
         if std::mem::replace(&mut peer.slow, false) { Change::Back } else { Change::None }
+    }
+
+    /// A round of housekeeping: slow nodes that have waited long enough are tried again, and are away again with the
+    /// next late answer. Returns those that are present again.
+    pub fn try_again(&mut self) -> Vec<NodeId> {
+        let mut tried = Vec::new();
+        for (node, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.slow) {
+            peer.slow_rounds += 1;
+            if peer.slow_rounds >= PROBATION_ROUNDS {
+                peer.slow = false;
+                peer.near_cap = NEAR_CAP_LIMIT - 1;
+                tried.push(*node);
+            }
+        }
+        tried.retain(|node| self.is_present(node));
+        tried
     }
 
     /// How long to wait for the node's receipt: a quarter of the cap at least, the cap at most.

@@ -231,6 +231,10 @@ impl Receiver {
             let place = Place { settled: epoch, epoch: row.epoch, position: row.position, slice: row.slice };
             owed.push_back(Owed { place, holders: row.holders, was_pending: true });
         }
+        // A cut lists fills in any order; a log has them in that of their numbers.
+        owed.make_contiguous().sort_by_key(|owed| (owed.place.epoch, owed.place.position));
+        // Log order within one cut: fills by their numbers, whatever order the cut lists them in; then headers.
+        owed.make_contiguous().sort_by_key(|owed| (owed.place.epoch, owed.place.position));
         for (position, sealed) in cut.body.headers.iter().enumerate() {
             let header = &sealed.header.body;
             let Some(at) = header.slices.iter().position(|slice| slice.destination == self.me) else { continue };

@@ -388,6 +388,8 @@ impl Node {
         if now.time >= self.next_round {
             self.next_round = now.time.after_ms(HOUSEKEEPING_MS);
             self.pursue_start(out);
+            let tried = self.router.peers.try_again().into_iter();
+            out.extend(tried.map(|node| Output::Report(Report::Back { node })));
             self.tell_accepted(true, out);
             self.deliver(store, out)?;
             self.pursue_pending(store, out)?;

@@ -165,6 +165,15 @@ fn receipts_and_requests_are_for_one_slice_of_one_header() {
         custody.request = Some(request);
         assert_eq!(scene.check(OTHER, &custody), other_request);
     }
+    // Of another root.
+    let mut custody = scene.hold(OTHER, Hold::Custodians(vec![2, 3]));
+    let mut body = custody.request.clone().unwrap().body;
+    body.slice = Digest::ZERO;
+    let request = scene.world.sign(body, &scene.world.nodes[0]);
+    let digest = Some(request.digest(&scene.world.federation));
+    custody.receipts = vec![scene.receipt(2, OTHER, digest), scene.receipt(3, OTHER, digest)];
+    custody.request = Some(request);
+    assert_eq!(scene.check(OTHER, &custody), other_request);
     // Of another origin, which signs for itself.
     let mut custody = scene.hold(OTHER, Hold::Custodians(vec![2, 3]));
     let mut body = custody.request.clone().unwrap().body;

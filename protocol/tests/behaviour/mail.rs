@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use postroad_protocol::batch::Entries;
+use postroad_protocol::batch::{Entries, Header};
 use postroad_protocol::bundle::{Bundle, BundleBody};
 use postroad_protocol::codec::{decode, encode};
 use postroad_protocol::merkle::sorted::Presence;
@@ -311,6 +311,23 @@ fn a_slice_has_one_form() {
     assert_eq!(check(&|body| body.bundles[1].messages[0].index = 3), path("message"));
     // Another destination's slice is not this one's.
     assert_eq!(verify(&batch.routed.bodies[1], &batch, 0, federation), path("slice"));
+}
+
+#[test]
+fn a_header_that_counts_wrong_has_no_slice() {
+    let mut world = World::builder().build();
+    let batch = batch(&mut world);
+    let check = |change: &dyn Fn(&mut Header)| {
+        let mut header = batch.header.body.clone();
+        change(&mut header);
+        batch.routed.bodies[0].verify(&header, &header.slices[0], &world.federation).map(drop)
+    };
+    assert_eq!(check(&|_| {}), Ok(()));
+    assert_eq!(check(&|header| header.entries.messages += 1), path("bundle"));
+    assert_eq!(check(&|header| header.entries.bundles += 1), path("bundle"));
+    assert_eq!(check(&|header| header.entries.root = Digest::ZERO), path("bundle"));
+    assert_eq!(check(&|header| header.slices[0].count += 1), path("slice"));
+    assert_eq!(check(&|header| header.slices[0].root = Digest::ZERO), path("slice"));
 }
 
 #[test]

@@ -122,6 +122,26 @@ fn an_entry_is_of_the_origin_it_was_signed_for_and_was_routed_in_time() {
 }
 
 #[test]
+fn a_header_that_counts_wrong_places_nothing() {
+    let mut world = World::builder().build();
+    let message = world.message("hello", &[1]);
+    let bundle = world.bundle(0, 0, vec![message]);
+    let good = world.seal(0, vec![bundle.clone()]);
+    let sealed = world.held(&good);
+    world.include(vec![sealed]);
+    let mut entry = world.entry(1, 0).proof;
+    let batch = world.seal_with(0, vec![bundle.clone()], |header| header.entries.messages = 2);
+    let sealed = world.held(&batch);
+    let (cut, _) = world.draft(CutBody { headers: vec![sealed.into_inner()], ..CutBody::default() }).unwrap();
+    entry.order = cut.body.header_proofs(&world.federation).remove(0);
+    let refused = VerifyError::Path { what: "bundle" };
+    assert_eq!(entry.verify(&cut.certified.header, &world.federation), Err(refused.clone()));
+    let mut ordered = world.ordered_proof(2, 0, &good, 0);
+    (ordered.cut, ordered.order) = (cut.certified.clone(), entry.order);
+    assert_eq!(ordered.verify(&bundle.signed, &world.federation), Err(refused));
+}
+
+#[test]
 fn counters_at_the_end_of_the_numbers_are_refused() {
     let mut world = World::builder().build();
     let messages = vec![world.message("one", &[1]), world.message("two", &[1])];

@@ -6,7 +6,7 @@ use postroad_protocol::attestation::DeliveryProof;
 use postroad_protocol::codec::encode;
 use postroad_protocol::slice::SliceKey;
 use postroad_protocol::wire::call::{Question, Reply};
-use postroad_protocol::{NodeId, Refusal, Verified};
+use postroad_protocol::{Digest, MailboxId, NodeId, Refusal, Seq, Verified};
 
 use super::net::PAGE_BYTES;
 use super::world::{Event, Step, World};
@@ -23,7 +23,7 @@ pub(super) enum Asker {
     /// A client that hands in an accepted chain.
     HandIn,
     /// A client that asks for its message.
-    Delivery { client: usize },
+    Delivery { client: usize, recipient: MailboxId, seq: Seq, id: Digest },
 }
 
 impl World {
@@ -195,7 +195,9 @@ impl World {
             }
             Asker::Register { client } => self.client_registered(client, reply)?,
             Asker::HandIn => {}
-            Asker::Delivery { client } => self.client_delivered(client, reply)?,
+            Asker::Delivery { client, recipient, seq, id } => {
+                self.client_delivered(client, (recipient, seq, id), reply)?;
+            }
         }
         Ok(())
     }

@@ -151,11 +151,12 @@ impl World {
         if self.healed
             && !client.delivered
             && self.now >= client.asked_at + 600
-            && let Some((recipient, seq, _)) = client.sample()
+            && let Some((recipient, seq, id)) = client.sample()
         {
             self.clients[me].asked_at = self.now;
             let at = self.clients.iter().find(|client| client.id == recipient).map_or(0, |client| client.home);
-            self.ask(Asker::Delivery { client: me }, at, &Question::Delivery(recipient, seq));
+            let asker = Asker::Delivery { client: me, recipient, seq, id };
+            self.ask(asker, at, &Question::Delivery(recipient, seq));
         }
         Ok(())
     }
@@ -304,9 +305,13 @@ impl World {
     }
 
     /// A delivery proof came, or not yet.
-    pub(super) fn client_delivered(&mut self, me: usize, reply: Option<Reply>) -> Step {
+    pub(super) fn client_delivered(
+        &mut self,
+        me: usize,
+        (recipient, seq, id): (MailboxId, Seq, Digest),
+        reply: Option<Reply>,
+    ) -> Step {
         let Some(Reply::Delivery(Some(proof))) = reply else { return Ok(()) };
-        let Some((recipient, seq, id)) = self.clients[me].sample() else { return Ok(()) };
         let home = self.clients.iter().find(|client| client.id == recipient).map_or(0, |client| client.home);
         if let Err(error) = proof.verify(id, seq, &recipient, &self.ids[home], &self.federation) {
             return self.broken("verification", format!("a delivery proof: {error}"));
