@@ -49,7 +49,7 @@ pub struct Mailbox {
 
 impl Mailbox {
     /// Makes the directory of a new mailbox, or completes one whose making was interrupted. The mailbox has no home
-    /// yet: see [`Mailbox::register`](crate::register).
+    /// yet: see [`Mailbox::register`].
     ///
     /// # Errors
     /// [`ClientError::Directory`] when the directory belongs to a mailbox of another home or federation.

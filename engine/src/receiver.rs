@@ -313,7 +313,9 @@ impl Receiver {
     /// Below which (epoch, position) nothing can come late any more.
     pub fn settled_below(&self) -> (u64, u32) {
         let open = (self.delivered + 1, 0);
-        self.pending.first_key_value().map_or(open, |(at, _)| (*at).min(open))
+        // A fill that is settled is not pending any more; while something before it is missing, it still comes.
+        let owed = self.owed.iter().flat_map(|(_, owed)| owed).map(|owed| (owed.place.epoch, owed.place.position));
+        self.pending.keys().copied().chain(owed).fold(open, Ord::min)
     }
 
     /// Goes on with pending slices, lowest first: those that are here are signed for once `token` is persisted, the

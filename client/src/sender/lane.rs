@@ -449,3 +449,7 @@ impl Phase {
         matches!(self, Phase::Again | Phase::Resign { .. } | Phase::Split)
     }
 }
+
+#[cfg(test)]
+#[path = "lane_tests.rs"]
+mod tests;

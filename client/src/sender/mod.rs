@@ -6,8 +6,8 @@
 //! proven, also in the next process if this one dies. If the origin stays away with something that it accepted, the
 //! lane hands the accepted headers to another node itself.
 //!
-//! Messages of one sender are ordered as they were given. At most [`MAX_UNANSWERED`](lane::MAX_UNANSWERED) bundles wait
-//! for their first answer; what is given meanwhile goes into the next one.
+//! Messages of one sender are ordered as they were given. At most four bundles wait for their first answer; what is
+//! given meanwhile goes into the next one.
 
 mod answers;
 mod lane;

@@ -144,9 +144,7 @@ impl Stage {
     fn clear(self) -> Result<(), CliError> {
         match self {
             Stage::Kept(_) => Ok(()),
-            Stage::Passing(dir) => {
-                dir.close().map_err(|error| CliError::io("remove the temporary directory", &error))
-            }
+            Stage::Passing(dir) => dir.close().map_err(|error| CliError::io("remove the temporary directory", &error)),
         }
     }
 }

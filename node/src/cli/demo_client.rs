@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use postroad_client::{
-    Mailbox, NodeAddr, Outgoing, Progress, Received, Receiver, ReceiverOptions, Sender, SenderOptions,
-    Stage, Ticket, Wait, read_genesis,
+    Mailbox, NodeAddr, Outgoing, Progress, Received, Receiver, ReceiverOptions, Sender, SenderOptions, Stage, Ticket,
+    Wait, read_genesis,
 };
 use postroad_protocol::MailboxId;
 use serde::Deserialize;
@@ -80,7 +80,8 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
     };
     let address = mailbox.address().to_string();
     let owner = Owner { address: address.clone(), home: args.home.node().to_string(), epoch };
-    output.emit(&json!({ "type": "mailbox", "address": address, "home": args.home.to_string(), "epoch": epoch }), "")?;
+    output
+        .emit(&json!({ "type": "mailbox", "address": address, "home": args.home.to_string(), "epoch": epoch }), "")?;
     let begin: Begin = told(&mut input).await?;
     let addresses = begin.addresses.iter().map(|text| text.parse()).collect::<Result<Vec<MailboxId>, _>>();
     let addresses = addresses.map_err(|error| CliError::usage("usage", error.to_string(), ""))?;
@@ -285,8 +286,9 @@ impl Writer {
 /// The next thing that the demo tells.
 async fn told<T: serde::de::DeserializeOwned>(input: &mut Lines<BufReader<Stdin>>) -> Result<T, CliError> {
     match input.next_line().await {
-        Ok(Some(line)) => serde_json::from_str(&line)
-            .map_err(|error| CliError::usage("usage", format!("told {line:?}: {error}"), "only postroad demo runs this")),
+        Ok(Some(line)) => serde_json::from_str(&line).map_err(|error| {
+            CliError::usage("usage", format!("told {line:?}: {error}"), "only postroad demo runs this")
+        }),
         _ => Err(CliError::interrupted()),
     }
 }

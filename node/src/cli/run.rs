@@ -180,7 +180,9 @@ fn stopped(error: NodeError) -> CliError {
     match error {
         NodeError::Config(error) => error.into(),
         NodeError::Store(error) => locked(error),
-        NodeError::Guard(_) => CliError::refused("guard", message, "never restore or delete the guard of a running key"),
+        NodeError::Guard(_) => {
+            CliError::refused("guard", message, "never restore or delete the guard of a running key")
+        }
         NodeError::Network(_) => CliError::refused("network", message, "check listen, and that the ports are free"),
         NodeError::Fatal(_) => CliError::refused("stopped", message, "see the log, check the disk, and start it again"),
     }

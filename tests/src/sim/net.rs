@@ -281,13 +281,12 @@ impl World {
     /// What a node wants to send to others goes out.
     pub(super) fn transmit(&mut self, me: usize, output: Output) -> Step {
         let id = self.nodes[me].id;
-        let disk = self.nodes[me].disk()?;
+        let committed = &self.nodes[me].committed;
         match output {
             Output::ToHolder(node, message) => {
                 if let Outward::Slice(parcel) = &*message {
-                    let verdict = self.checks.statements.header(&parcel.header, &self.federation, &disk);
+                    let verdict = self.checks.statements.header(&parcel.header, &self.federation, committed);
                     self.judge(verdict)?;
-                    self.learn_batch(me, &parcel.header)?;
                     self.stats.custody += u64::from(parcel.request.is_some());
                 }
                 if let Some(to) = self.index_of(&node) {
@@ -297,7 +296,7 @@ impl World {
             Output::ToOrigin(node, message) => {
                 if let Homeward::Receipts(receipts) = &message {
                     for receipt in receipts {
-                        let verdict = self.checks.statements.receipt(receipt, &id, &disk);
+                        let verdict = self.checks.statements.receipt(receipt, &id, committed);
                         self.judge(verdict)?;
                     }
                 }
@@ -314,14 +313,11 @@ impl World {
             Output::ToSequencer(message) => {
                 match &*message {
                     ToSequencer::Sealed(sealed) => {
-                        let verdict = self.checks.statements.sealed(sealed, &id, &self.federation, &disk);
+                        let verdict = self.checks.statements.sealed(sealed, &id, &self.federation, committed);
                         self.judge(verdict)?;
-                        if sealed.header.body.origin == id {
-                            self.learn_batch(me, &sealed.header)?;
-                        }
                     }
                     ToSequencer::Fill(fill) => {
-                        let verdict = self.checks.statements.receipt(fill, &id, &disk);
+                        let verdict = self.checks.statements.receipt(fill, &id, committed);
                         self.judge(verdict)?;
                     }
                     _ => {}

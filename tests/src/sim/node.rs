@@ -17,7 +17,8 @@ use postroad_store::{Guard, Snapshot, Store, Transaction, Write};
 
 use super::Bug;
 use super::calls::Asker;
-use super::invariants::{Broken, Violation};
+use super::invariants::Violation;
+use super::invariants::one_statement::Committed;
 use super::net::Stream;
 use super::world::{Event, Step, World};
 
@@ -39,6 +40,7 @@ pub(super) struct SimNode {
     /// An older state of the disk, with which it may come back.
     pub(super) backup: Option<Vec<Write>>,
     pub(super) restored: bool,
+    pub(super) committed: Committed,
 }
 
 /// A running process.
@@ -57,6 +59,8 @@ pub(super) struct Running {
     pub(super) followers: BTreeMap<usize, Follower>,
     /// The last epoch of which it was said that it is applied.
     pub(super) applied: u64,
+    /// How far its logs went at that moment: what is delivered, and below what nothing can come late.
+    pub(super) settled: (u64, (u64, u32)),
     pub(super) view: Option<Arc<AttestedView>>,
     pub(super) asked: BTreeMap<Token, Asker>,
     pub(super) next_token: Token,
@@ -72,6 +76,7 @@ pub(super) struct Follower {
 /// A commit under way.
 struct Syncing {
     transaction: Transaction,
+    writes: Vec<Write>,
     outputs: Vec<Output>,
     token: Option<u64>,
 }
@@ -127,6 +132,7 @@ impl World {
             origins: BTreeSet::new(),
             followers: BTreeMap::new(),
             applied,
+            settled: (0, (0, 0)),
             view: None,
             asked: BTreeMap::new(),
             next_token: 1,
@@ -229,8 +235,15 @@ impl World {
             Output::Persist(token, _) => Some(*token),
             _ => None,
         });
-        let mut outputs: Vec<Output> =
-            outputs.into_iter().filter(|output| !matches!(output, Output::Persist(..))).collect();
+        let mut writes = Vec::new();
+        let mut said = Vec::new();
+        for output in outputs {
+            match output {
+                Output::Persist(_, more) => writes.extend(more),
+                other => said.push(other),
+            }
+        }
+        let mut outputs = said;
         if transaction.is_empty() {
             drop(transaction);
             return self.said(me, life, outputs, token);
@@ -246,7 +259,7 @@ impl World {
                 let now = Now { time: Time(self.now), wall_ms: self.wall_ms + self.now };
                 running.node.handle(now, Input::Persisted(token), &transaction, &mut early);
                 stage(&mut transaction, &early);
-                let early = early.into_iter().filter(|output| !matches!(output, Output::Persist(..))).collect();
+                early.retain(|output| !matches!(output, Output::Persist(..)));
                 self.release(me, life, early)?;
             }
             if self.nodes[me].life != life {
@@ -256,7 +269,7 @@ impl World {
         let slow = self.nodes[me].slow_disk_until > self.now;
         let sync_ms = if slow { self.rng.within(20..=300) } else { self.rng.below(6) };
         if let Some(running) = self.nodes[me].running.as_mut() {
-            running.syncing = Some(Syncing { transaction, outputs, token });
+            running.syncing = Some(Syncing { transaction, writes, outputs, token });
             self.after(sync_ms, Event::Synced { node: me, life });
         }
         Ok(())
@@ -268,13 +281,26 @@ impl World {
         if sim.life != life {
             return Ok(());
         }
-        let Some(Syncing { transaction, outputs, token }) =
+        let Some(Syncing { transaction, writes, outputs, token }) =
             sim.running.as_mut().and_then(|running| running.syncing.take())
         else {
             return Ok(());
         };
+        // The commit is a step like any other: before it, or right behind it, the process may die.
+        let dies = sim.fuse == Some(0);
+        if dies && self.rng.permille(500) {
+            self.stats.crashes_uncommitted += 1;
+            drop(transaction);
+            self.crash(me);
+            return Ok(());
+        }
         if let Err(error) = transaction.commit() {
             return self.broken("store", error.to_string());
+        }
+        for write in &writes {
+            if let Some((digest, batch)) = self.nodes[me].committed.row(write, &self.federation) {
+                self.checks.oracle.sealed(digest, batch.bundles);
+            }
         }
         self.trace.note(self.now, "synced", me as u64, token.unwrap_or(0), &[]);
         self.said(me, life, outputs, token)
@@ -357,8 +383,8 @@ impl World {
             Output::FetchCuts(after) => self.fetch_cuts(me, after),
             Output::Applied(epoch, _) => self.applied(me, epoch)?,
             Output::Attested(view) => {
-                let disk = self.nodes[me].disk()?;
-                let verdict = self.checks.statements.attestation(&view.attestation, &self.federation, &disk);
+                let committed = &self.nodes[me].committed;
+                let verdict = self.checks.statements.attestation(&view.attestation, &self.federation, committed);
                 self.judge(verdict)?;
                 if let Some(running) = self.nodes[me].running.as_mut() {
                     running.view = Some(view);
@@ -384,11 +410,11 @@ impl World {
 
     fn vote(&mut self, me: usize, epoch: u64, digest: postroad_protocol::Digest) -> Step {
         let sim = &self.nodes[me];
-        let verdict = self.checks.statements.vote(&sim.id, epoch, digest, &sim.disk()?);
         let (secret, id) = (sim.secret.clone(), sim.id);
         let signed = sim.guard.sign(epoch, digest.0, || vote(&secret, digest).signature.0);
         match signed {
             Ok(signature) => {
+                let verdict = self.checks.statements.vote(&id, epoch, digest, &sim.committed);
                 self.judge(verdict)?;
                 let verdict = self.checks.order.certified(epoch, digest);
                 self.judge(verdict)?;
@@ -409,6 +435,7 @@ impl World {
         }
         if let Some(running) = self.nodes[me].running.as_mut() {
             running.applied = epoch;
+            running.settled = running.node.settled();
         }
         let disk = self.nodes[me].disk()?;
         for epoch in self.checks.oracle.epoch() + 1..=epoch {
@@ -434,10 +461,9 @@ impl World {
             if let Some(origin) = self.index_of(&sealed.header.body.origin)
                 && origin == self.sequencer
             {
-                let disk = self.nodes[origin].disk()?;
-                let verdict = self.checks.statements.header(&sealed.header, &self.federation, &disk);
+                let committed = &self.nodes[origin].committed;
+                let verdict = self.checks.statements.header(&sealed.header, &self.federation, committed);
                 self.judge(verdict)?;
-                self.learn_batch(origin, &sealed.header)?;
             }
         }
         self.stats.fills += cut.body.fills.len() as u64;
@@ -447,27 +473,6 @@ impl World {
         }
         let verdict = self.checks.oracle.ordered(cut, &self.federation);
         self.judge(verdict)
-    }
-
-    /// The reference model learns what is in a batch.
-    pub(super) fn learn_batch(
-        &mut self,
-        me: usize,
-        header: &postroad_protocol::Signed<postroad_protocol::batch::Header>,
-    ) -> Step {
-        let digest = header.digest(&self.federation);
-        if self.checks.oracle.knows(&digest) {
-            return Ok(());
-        }
-        let key = tables::number_key(header.body.number);
-        let row = tables::get::<tables::StoredBatch>(&self.nodes[me].disk()?, tables::BATCHES, &key);
-        match row {
-            Ok(Some(batch)) => {
-                self.checks.oracle.sealed(digest, batch.bundles);
-                Ok(())
-            }
-            _ => Err(self.violation(Broken { invariant: "disk-first", what: format!("no batch {}", header.body.number) })),
-        }
     }
 }
 

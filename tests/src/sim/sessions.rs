@@ -171,7 +171,7 @@ impl World {
                 self.send_to_client(session, &message);
             }
         }
-        let settled = self.nodes[node].running.as_ref().map(|running| running.node.settled());
+        let settled = self.nodes[node].running.as_ref().map(|running| running.settled);
         let size = self.sessions[session].subscription.as_ref().map(|subscription| subscription.next);
         if let (Some((epoch, below)), Some(size)) = (settled, size) {
             self.send_to_client(session, &ToClient::Settled(Settled { epoch, size, below }));

@@ -130,6 +130,7 @@ impl World {
                 fuse: None,
                 backup: None,
                 restored: false,
+                committed: Default::default(),
             })
             .collect();
         let mut links = Vec::new();

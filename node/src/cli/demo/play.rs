@@ -304,7 +304,8 @@ impl Play<'_> {
             .zip(&self.clients)
             .map(|(name, client)| format!("{name}: {} ordered, {} received", client.ordered, client.received))
             .collect();
-        let message = format!("{ordered} of {total} messages are ordered, and nothing goes on\n    {}", rows.join("\n    "));
+        let message =
+            format!("{ordered} of {total} messages are ordered, and nothing goes on\n    {}", rows.join("\n    "));
         CliError::unreachable("stuck", message, "run it again with --keep DIR and read the logs there")
     }
 }

@@ -33,7 +33,7 @@ pub(in crate::sim) struct Oracle {
 }
 
 impl Oracle {
-    /// A header has left its origin with these bundles.
+    /// A batch is on its origin's disk.
     pub(in crate::sim) fn sealed(&mut self, header: Digest, bundles: Vec<Bundle>) {
         self.batches.insert(header, bundles);
     }
@@ -41,11 +41,6 @@ impl Oracle {
     /// The last cut that the reference model was fed with.
     pub(in crate::sim) fn epoch(&self) -> u64 {
         self.epoch
-    }
-
-    /// Whether the bundles of a header are known.
-    pub(in crate::sim) fn knows(&self, header: &Digest) -> bool {
-        self.batches.contains_key(header)
     }
 
     /// A cut was certified: its bundles go to the reference model in the order of the cut.
@@ -60,7 +55,7 @@ impl Oracle {
         self.epoch = epoch;
         for sealed in &cut.body.headers {
             let Some(bundles) = self.batches.get(&sealed.digest(federation)) else {
-                return broken(NAME, format!("cut {epoch} has a header that never left its origin"));
+                return broken(NAME, format!("cut {epoch} has a header that never was on its origin's disk"));
             };
             let entries = Entries::over(bundles.iter().map(|bundle| &bundle.signed), federation.id());
             if entries != sealed.header.body.entries {

@@ -2,20 +2,32 @@
 //!
 //! It sees every statement that leaves a node, before the network does with it what it likes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use postroad_engine::tables::{self, BATCHES, CUTS, DRAFT, META, SLICES, StoredBatch};
+use postroad_engine::tables::{self, BATCHES, META, SLICES, StoredBatch};
 use postroad_protocol::attestation::Attestation;
 use postroad_protocol::batch::Header;
+use postroad_protocol::codec::decode;
+use postroad_protocol::cut::Cut;
 use postroad_protocol::receipt::{Receipt, Sealed};
+use postroad_protocol::signed::Statement;
 use postroad_protocol::slice::SliceKey;
 use postroad_protocol::{Digest, Federation, NodeId, Signed};
-use postroad_store::Read;
+use postroad_store::Write;
 
 use super::{Verdict, broken};
 
 const NAME: &str = "one-statement";
 const DISK: &str = "disk-first";
+
+/// What ever was on a node's disk, as far as signatures rest on it.
+#[derive(Debug, Default)]
+pub(in crate::sim) struct Committed {
+    batches: BTreeSet<Digest>,
+    slices: BTreeSet<Vec<u8>>,
+    drafts: BTreeSet<Digest>,
+    attested: u64,
+}
 
 /// The slot of a statement: kind, signer, incarnation, number.
 type Slot = (&'static str, NodeId, u64, u64);
@@ -47,28 +59,22 @@ impl OneStatement {
         &mut self,
         header: &Signed<Header>,
         federation: &Federation,
-        disk: &dyn Read,
+        committed: &Committed,
     ) -> Verdict {
         let body = &header.body;
         let digest = header.digest(federation);
-        if self.headers.contains_key(&digest) {
+        if self.headers.insert(digest, (body.origin, body.number)).is_some() {
             return Ok(());
         }
-        self.headers.insert(digest, (body.origin, body.number));
         self.said(("header", body.origin, body.incarnation, body.number), digest)?;
-        let row: Option<StoredBatch> =
-            tables::get(disk, BATCHES, &tables::number_key(body.number)).map_err(|error| super::Broken {
-                invariant: DISK,
-                what: error.to_string(),
-            })?;
-        if row.is_none_or(|row| row.header != *body) {
+        if !committed.batches.contains(&digest) {
             return broken(DISK, format!("{:?} signed header {} before it was on its disk", body.origin, body.number));
         }
         Ok(())
     }
 
     /// A receipt leaves its holder.
-    pub(in crate::sim) fn receipt(&self, receipt: &Receipt, me: &NodeId, disk: &dyn Read) -> Verdict {
+    pub(in crate::sim) fn receipt(&self, receipt: &Receipt, me: &NodeId, committed: &Committed) -> Verdict {
         if receipt.holder() != *me {
             return Ok(());
         }
@@ -77,8 +83,8 @@ impl OneStatement {
             return broken(NAME, format!("{me:?} signed for a slice of a header that never left its origin"));
         };
         let key = SliceKey { origin, number, header: item.header, destination: item.destination };
-        let held = disk.get(SLICES, &tables::slice_key(&key)).is_ok_and(|row| row.is_some())
-            || origin == *me && disk.get(BATCHES, &tables::number_key(number)).is_ok_and(|row| row.is_some());
+        let held = committed.slices.contains(&tables::slice_key(&key))
+            || origin == *me && committed.batches.contains(&item.header);
         if !held {
             return broken(DISK, format!("{me:?} signed for slice {number} of {origin:?}, which is not on its disk"));
         }
@@ -91,14 +97,14 @@ impl OneStatement {
         sealed: &Sealed,
         me: &NodeId,
         federation: &Federation,
-        disk: &dyn Read,
+        committed: &Committed,
     ) -> Verdict {
         if sealed.header.body.origin != *me {
             return Ok(());
         }
-        self.header(&sealed.header, federation, disk)?;
+        self.header(&sealed.header, federation, committed)?;
         for receipt in sealed.custody.iter().flat_map(|custody| &custody.receipts) {
-            self.receipt(receipt, me, disk)?;
+            self.receipt(receipt, me, committed)?;
         }
         Ok(())
     }
@@ -108,24 +114,44 @@ impl OneStatement {
         &mut self,
         attestation: &Signed<Attestation>,
         federation: &Federation,
-        disk: &dyn Read,
+        committed: &Committed,
     ) -> Verdict {
         let body = &attestation.body;
         self.said(("attestation", body.node, body.incarnation, body.number), attestation.digest(federation))?;
-        let written: Option<u64> = tables::get(disk, META, tables::ATTESTED).unwrap_or_default();
-        if written.is_none_or(|written| written < body.number) {
+        if committed.attested < body.number {
             return broken(DISK, format!("{:?} attested under {} before it was on its disk", body.node, body.number));
         }
         Ok(())
     }
 
-    /// The sequencer's guard is asked to sign the cut with this digest.
-    pub(in crate::sim) fn vote(&mut self, me: &NodeId, epoch: u64, digest: Digest, disk: &dyn Read) -> Verdict {
-        let drafted = disk.get(META, DRAFT).is_ok_and(|row| row.is_some());
-        let cut = disk.get(CUTS, &tables::number_key(epoch)).is_ok_and(|row| row.is_some());
-        if !drafted && !cut {
-            return broken(DISK, format!("{me:?} votes on cut {epoch}, which is not on its disk"));
+    /// The sequencer's guard has signed the cut with this digest.
+    pub(in crate::sim) fn vote(&mut self, me: &NodeId, epoch: u64, digest: Digest, committed: &Committed) -> Verdict {
+        self.said(("cut", *me, 0, epoch), digest)?;
+        if !committed.drafts.contains(&digest) {
+            return broken(DISK, format!("{me:?} signed cut {epoch}, which was not on its disk"));
         }
-        self.said(("cut", *me, 0, epoch), digest)
+        Ok(())
+    }
+}
+
+impl Committed {
+    /// A row is on disk. Gives the batch, if it is one.
+    pub(in crate::sim) fn row(&mut self, write: &Write, federation: &Federation) -> Option<(Digest, StoredBatch)> {
+        let Write::Put { table, key, value } = write else { return None };
+        if *table == BATCHES {
+            let batch: StoredBatch = decode(value).ok()?;
+            let digest = batch.header.digest(federation.id());
+            self.batches.insert(digest);
+            return Some((digest, batch));
+        }
+        if *table == SLICES {
+            self.slices.insert(key.clone());
+        } else if *table == META && key == tables::DRAFT {
+            let draft: Cut = decode(value).ok()?;
+            self.drafts.insert(draft.certified.header.digest(federation));
+        } else if *table == META && key == tables::ATTESTED {
+            self.attested = decode(value).ok()?;
+        }
+        None
     }
 }

@@ -225,8 +225,27 @@ fn every_altered_field_of_every_line_shows() {
     // Of these, no other file says anything; only the trailer keeps them.
     const ALONE: [&str; 2] = ["weak", "late"];
     let fields = [
-        "type", "line", "id", "counter", "state", "weak", "seq", "to", "text_sha256", "log_index", "time_ms", "sender",
-        "recipients", "text", "home", "late", "verified", "address", "epoch", "lines", "sha256",
+        "type",
+        "line",
+        "id",
+        "counter",
+        "state",
+        "weak",
+        "seq",
+        "to",
+        "text_sha256",
+        "log_index",
+        "time_ms",
+        "sender",
+        "recipients",
+        "text",
+        "home",
+        "late",
+        "verified",
+        "address",
+        "epoch",
+        "lines",
+        "sha256",
     ];
     let whole = sound();
     for field in fields {

@@ -1,0 +1,159 @@
+use postroad_protocol::codec::encode;
+use postroad_protocol::state::MailboxState;
+use postroad_protocol::wire::client::Answer;
+use postroad_protocol::{Digest, MailboxId};
+
+use super::*;
+use crate::fixture::{federation, key};
+use crate::seal::EncryptionSecret;
+use crate::sender::Outgoing;
+
+/// A lane that was never connected: what it would submit is looked at, and answers are put into its mouth.
+struct Bench {
+    lane: Lane,
+    requests: mpsc::Sender<Resolved>,
+    progress: Vec<watch::Receiver<Progress>>,
+}
+
+fn mailbox(dir: &std::path::Path) -> Mailbox {
+    let home = NodeAddr::new(key(1).public(), "/ip4/127.0.0.1/tcp/9").unwrap();
+    Mailbox::create(dir, &home, &federation()).unwrap()
+}
+
+fn bench(mailbox: &Mailbox) -> Bench {
+    let store = SendStore::open(mailbox.dir()).unwrap();
+    let (requests, waiting) = mpsc::channel(8);
+    let endpoint = Endpoint::anonymous().unwrap();
+    let lane = Lane::new(mailbox, endpoint, mailbox.home().clone(), store, Newest::default(), waiting).unwrap();
+    Bench { lane, requests, progress: Vec::new() }
+}
+
+impl Bench {
+    fn give(&mut self, to: MailboxId, body: &str) {
+        let place = MailboxState {
+            home: key(1).public(),
+            since: 1,
+            record: Digest::ZERO,
+            encryption_key: EncryptionSecret::generate().public(),
+            recovery_key: None,
+        };
+        let (progress, watch) = watch::channel(Progress::waiting());
+        self.progress.push(watch);
+        self.lane.unsigned.push_back(Resolved { message: Outgoing::new([to], body), places: vec![place], progress });
+    }
+
+    /// The counter of the bundle that is submitted now, and its bytes.
+    fn submit(&mut self) -> Option<(u64, Vec<u8>)> {
+        self.lane.repair().unwrap();
+        let counter = self.lane.next_to_submit().unwrap()?;
+        let flight = self.lane.flights.get_mut(&counter).unwrap();
+        flight.phase = Phase::Sent;
+        Some((counter, encode(&flight.pending.bundle)))
+    }
+
+    fn refuse(&mut self, counter: u64, refusal: Refusal) {
+        self.lane.answer(counter, Answer::Refused(refusal)).unwrap();
+    }
+
+    fn progress(&self, message: usize) -> Progress {
+        self.progress[message].borrow().clone()
+    }
+}
+
+#[tokio::test]
+async fn a_killed_sender_submits_the_same_bytes_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mailbox = mailbox(dir.path());
+    let mut first = bench(&mailbox);
+    first.give(key(7).public(), "one");
+    first.give(key(7).public(), "two");
+    let submitted = first.submit().unwrap();
+    drop(first);
+    let mut second = bench(&mailbox);
+    assert_eq!(second.submit(), Some(submitted));
+    assert_eq!(second.submit(), None);
+    second.give(key(7).public(), "three");
+    assert_eq!(second.submit().unwrap().0, 3, "counters go on");
+    assert!(second.requests.capacity() > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn behind_a_busy_answer_nothing_leaves_until_the_same_bytes_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = bench(&mailbox(dir.path()));
+    bench.give(key(7).public(), "one");
+    let one = bench.submit().unwrap();
+    bench.give(key(7).public(), "two");
+    let two = bench.submit().unwrap();
+    bench.refuse(one.0, Refusal::Busy);
+    bench.give(key(7).public(), "three");
+    assert_eq!(bench.submit(), None, "two is not answered yet");
+    bench.refuse(two.0, Refusal::Busy);
+    assert_eq!(bench.submit(), None, "it is too early");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!([bench.submit().unwrap(), bench.submit().unwrap()], [one, two]);
+    assert_eq!(bench.submit().unwrap().0, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_counter_is_replaced_and_the_messages_keep_id_and_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = bench(&mailbox(dir.path()));
+    bench.give(key(7).public(), "one");
+    let one = bench.submit().unwrap();
+    bench.give(key(7).public(), "two");
+    let two = bench.submit().unwrap();
+    let ids = [bench.progress(0).id, bench.progress(1).id];
+    bench.refuse(one.0, Refusal::StaleCounter { last: 70 });
+    bench.refuse(two.0, Refusal::Busy);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(bench.submit().unwrap().0, 71);
+    assert_eq!(bench.submit().unwrap().0, 72, "two was never taken, and must not overtake one");
+    assert_eq!([bench.progress(0).id, bench.progress(1).id], ids);
+    assert_eq!((bench.progress(0).counter, bench.progress(1).counter), (Some(71), Some(72)));
+}
+
+#[tokio::test]
+async fn a_validity_that_is_not_taken_follows_the_origin() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = bench(&mailbox(dir.path()));
+    bench.give(key(7).public(), "one");
+    let (counter, _) = bench.submit().unwrap();
+    let validity = federation().params().validity_epochs;
+    let (from, to) = (100_512, 100_000 + validity);
+    bench.refuse(counter, Refusal::BadValidity { valid_until: 0, from, to });
+    let (again, _) = bench.submit().unwrap();
+    let valid_until = bench.lane.flights[&again].pending.bundle.signed.body.valid_until;
+    assert!((from..=to).contains(&valid_until), "{valid_until}");
+}
+
+#[tokio::test]
+async fn one_bad_message_does_not_take_the_others_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = bench(&mailbox(dir.path()));
+    bench.give(key(7).public(), "one");
+    bench.give(key(8).public(), "two");
+    let (both, _) = bench.submit().unwrap();
+    let refusal = Refusal::NotAllowed { reason: "blocked".into() };
+    bench.refuse(both, refusal.clone());
+    let (one, two) = (bench.submit().unwrap().0, bench.submit().unwrap().0);
+    bench.refuse(two, refusal.clone());
+    assert_eq!((one, two), (3, 4));
+    assert_eq!(bench.progress(0).stage, Stage::Waiting);
+    assert_eq!(bench.progress(1).stage, Stage::Refused(refusal));
+    // Its number was never seen by anybody, so it leaves no hole.
+    let mut change = bench.lane.store.change().unwrap();
+    assert_eq!(change.number(&key(8).public()).unwrap(), 1);
+    assert_eq!(change.number(&key(7).public()).unwrap(), 2);
+}
+
+#[tokio::test]
+async fn what_breaks_the_limits_is_refused_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = bench(&mailbox(dir.path()));
+    bench.give(key(7).public(), &"x".repeat(1 << 20));
+    bench.give(key(7).public(), "two");
+    bench.submit().unwrap();
+    assert!(matches!(bench.progress(0).stage, Stage::Refused(Refusal::TooLarge { .. })));
+    assert_eq!(bench.lane.flights[&1].pending.numbers, [[1]], "the refused one gave its number back");
+}

@@ -1,0 +1,7 @@
+//! Federations of real processes on loopback: sockets, disks, signatures, signals.
+
+mod failures;
+mod kills;
+mod mail;
+mod net;
+mod strangers;

@@ -1,0 +1,252 @@
+//! A federation of real processes: `postroad testnet`, and the commands that a person would type.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything may take before the test fails.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The command with its arguments, JSON output, and a quiet standard input.
+pub fn postroad(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postroad"));
+    command.arg("--json").args(args).stdin(Stdio::null()).env_remove("POSTROAD_LOG").env_remove("POSTROAD_NODE");
+    command
+}
+
+/// What a finished command printed.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub lines: Vec<Value>,
+    pub error: Value,
+}
+
+/// Runs a command to its end, with `input` on its standard input.
+pub fn run_with(args: &[&str], input: &[u8]) -> Ran {
+    let mut child = postroad(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || {
+        // A command that does not read its input closes the pipe.
+        let _ = stdin.write_all(&input);
+    });
+    let output = child.wait_with_output().expect("the command ends");
+    writer.join().expect("the writer ends");
+    let parse = |bytes: &[u8]| -> Vec<Value> {
+        let text = String::from_utf8_lossy(bytes);
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        lines: parse(&output.stdout),
+        error: parse(&output.stderr).pop().unwrap_or(Value::Null),
+    }
+}
+
+/// Runs a command to its end.
+pub fn run(args: &[&str]) -> Ran {
+    run_with(args, &[])
+}
+
+/// A process whose JSON lines are read as they come; killed when dropped.
+pub struct Process {
+    child: Child,
+    lines: Receiver<Value>,
+}
+
+impl Process {
+    pub fn spawn(args: &[&str]) -> Process {
+        Process::spawn_with_input(args).0
+    }
+
+    /// With a standard input that the caller writes.
+    pub fn spawn_with_input(args: &[&str]) -> (Process, ChildStdin) {
+        let mut child = postroad(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("the command starts");
+        let stdout = child.stdout.take().expect("a pipe");
+        let stdin = child.stdin.take().expect("a pipe");
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if let Ok(value) = serde_json::from_str(&line)
+                    && sender.send(value).is_err()
+                {
+                    return;
+                }
+            }
+        });
+        (Process { child, lines }, stdin)
+    }
+
+    /// The next line of this type; others are passed over.
+    pub fn wait_for(&self, kind: &str) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(left).unwrap_or_else(|_| panic!("no line of type {kind} came"));
+            if line["type"] == kind {
+                return line;
+            }
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, name: &str) {
+        signal(self.pid(), name);
+    }
+
+    pub fn wait(&mut self) -> Option<i32> {
+        self.child.wait().expect("it ends").code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sends a signal by name, as in `kill -NAME PID`.
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).stderr(Stdio::null()).status();
+    assert!(status.is_ok(), "kill runs");
+}
+
+/// A testnet in a directory of its own; stopped and removed when dropped.
+pub struct Net {
+    testnet: Process,
+    revived: Vec<Process>,
+    dir: tempfile::TempDir,
+}
+
+impl Net {
+    pub fn start(nodes: usize) -> Net {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let net = dir.path().join("net");
+        let testnet = Process::spawn(&["testnet", "--nodes", &nodes.to_string(), "--dir", text(&net)]);
+        testnet.wait_for("ready");
+        Net { testnet, revived: Vec::new(), dir }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn node(&self, number: usize) -> Value {
+        let record = std::fs::read_to_string(self.path("net/testnet.json")).expect("testnet.json is there");
+        let record: Value = serde_json::from_str(&record).expect("testnet.json is JSON");
+        record["nodes"][number - 1].clone()
+    }
+
+    /// The first address of node `number` (from 1).
+    pub fn addr(&self, number: usize) -> String {
+        self.node(number)["addrs"][0].as_str().expect("an address").to_owned()
+    }
+
+    pub fn genesis(&self) -> String {
+        text(&self.path("net/genesis.toml")).to_owned()
+    }
+
+    /// SIGKILLs a node.
+    pub fn kill(&self, number: usize) {
+        let pid = self.node(number)["pid"].as_u64().expect("a pid");
+        signal(pid as u32, "KILL");
+        // It is gone when its directory can be had: the revived one waits for nothing else.
+    }
+
+    /// Starts a node again by hand and waits until it serves.
+    pub fn revive(&mut self, number: usize) {
+        let dir = self.path(&format!("net/node-{number}"));
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut process = Process::spawn(&["run", "--dir", text(&dir)]);
+            let first = process.lines.recv_timeout(PATIENCE);
+            match first {
+                Ok(line) if line["type"] == "ready" => {
+                    self.revived.push(process);
+                    return;
+                }
+                // The killed one may hold the lock for a moment longer.
+                _ => assert!(process.wait() == Some(5) && Instant::now() < deadline, "node {number} starts again"),
+            }
+        }
+    }
+
+    /// A new mailbox at node `number`.
+    pub fn mailbox(&self, name: &str, number: usize) -> Mailbox {
+        let dir = self.path(name);
+        let ran = run(&["mailbox", "new", "--dir", text(&dir), "--home", &self.addr(number)]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let address = ran.lines[0]["address"].as_str().expect("an address").to_owned();
+        Mailbox { dir, address }
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        for process in &self.revived {
+            process.signal("TERM");
+        }
+        self.testnet.signal("TERM");
+        let _ = self.testnet.wait();
+    }
+}
+
+/// A mailbox's directory and address.
+#[derive(Clone, Debug)]
+pub struct Mailbox {
+    pub dir: PathBuf,
+    pub address: String,
+}
+
+impl Mailbox {
+    /// `send` with these arguments after `--to ADDR…`.
+    pub fn send(&self, to: &[&Mailbox], args: &[&str], input: &[u8]) -> Ran {
+        let mut all = vec!["send", "--mailbox", text(&self.dir), "--to"];
+        all.extend(to.iter().map(|mailbox| mailbox.address.as_str()));
+        all.extend(args);
+        run_with(&all, input)
+    }
+
+    /// `recv` with these arguments.
+    pub fn recv(&self, args: &[&str]) -> Ran {
+        let mut all = vec!["recv", "--mailbox", text(&self.dir)];
+        all.extend(args);
+        run(&all)
+    }
+
+    /// The messages that `recv` prints, until `count` are there.
+    pub fn recv_all(&self, count: usize) -> Vec<Value> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut messages = Vec::new();
+        while messages.len() < count {
+            let ran = self.recv(&[]);
+            assert!(ran.code == 0 || ran.code == 4, "{:?} {}", ran.code, ran.error);
+            messages.extend(ran.lines.into_iter().filter(|line| line["type"] == "message"));
+            assert!(Instant::now() < deadline, "{} of {count} messages came", messages.len());
+        }
+        messages
+    }
+}
+
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("a path of text")
+}
