@@ -38,6 +38,9 @@ pub struct Inbox {
     max_queued_bytes: u64,
     last: BTreeMap<MailboxId, u64>,
     waiting: BTreeMap<BundleKey, Waiting>,
+    /// The lowest counter that a client was told to send again; until it comes, nothing above it is taken, or the order
+    /// in which the client signed would be lost.
+    put_off: BTreeMap<ClientId, u64>,
     min_valid_until: u64,
 }
 
@@ -58,6 +61,7 @@ impl Inbox {
             max_queued_bytes,
             last: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            put_off: BTreeMap::new(),
             min_valid_until: 0,
         }
     }
@@ -110,9 +114,12 @@ impl Inbox {
             return Ok(Err(refusal));
         }
         let bytes = bundle.payload_bytes();
-        if busy || self.queued_bytes + bytes > self.max_queued_bytes {
+        let out_of_turn = self.put_off.get(&client).is_some_and(|first| *first < body.counter);
+        if busy || out_of_turn || self.queued_bytes + bytes > self.max_queued_bytes {
+            self.put_off(client, body.counter);
             return Ok(Err(Refusal::Busy));
         }
+        self.put_off.remove(&client);
         if self.last.len() >= MAX_REMEMBERED {
             // What was sealed is in the store; only what still waits must be remembered here.
             let queued: Vec<MailboxId> = self.queue.iter().map(|bundle| bundle.signed.body.sender).collect();
@@ -161,6 +168,12 @@ impl Inbox {
         Ok(())
     }
 
+    /// The client was told to send this counter again later.
+    pub fn put_off(&mut self, client: ClientId, counter: u64) {
+        let first = self.put_off.entry(client).or_insert(counter);
+        *first = (*first).min(counter);
+    }
+
     /// Whether anything waits to be sealed.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
@@ -181,6 +194,23 @@ impl Inbox {
             batch.extend(self.queue.pop_front());
         }
         batch
+    }
+
+    /// Drops the bundles whose valid-until is below `lowest`: no header may hold them any more. Returns which.
+    pub fn drop_expired(&mut self, lowest: u64) -> Vec<(BundleKey, u64)> {
+        let mut expired = Vec::new();
+        let mut freed = 0;
+        self.queue.retain(|bundle| {
+            let body = &bundle.signed.body;
+            let alive = body.valid_until >= lowest;
+            if !alive {
+                freed += bundle.payload_bytes();
+                expired.push(((body.sender, body.counter), body.valid_until));
+            }
+            alive
+        });
+        self.queued_bytes = self.queued_bytes.saturating_sub(freed);
+        expired
     }
 
     /// Puts the bundles of a dead chain back, before everything else, in their order.
@@ -214,6 +244,7 @@ impl Inbox {
 
     /// A client has gone. What it submitted goes its way.
     pub fn client_gone(&mut self, client: ClientId) {
+        self.put_off.remove(&client);
         for waiting in self.waiting.values_mut() {
             waiting.clients.retain(|other| *other != client);
         }

@@ -45,6 +45,8 @@ struct Unsigned {
 struct PendingSlice {
     row: PendingRow,
     step: Step,
+    /// Nobody had it when it was last asked for: it no longer holds up the others.
+    failed: bool,
 }
 
 /// How far a pending slice has come.
@@ -94,7 +96,7 @@ impl Receiver {
         let mut pending = BTreeMap::new();
         for (key, value) in store.range(PENDING, &[], &[], usize::MAX)? {
             let row: PendingRow = tables::read(PENDING, &key, &value)?;
-            pending.insert((row.epoch, row.position), PendingSlice { row, step: Step::Waiting });
+            pending.insert((row.epoch, row.position), PendingSlice { row, step: Step::Waiting, failed: false });
         }
         Ok(Receiver {
             me: secret.public(),
@@ -123,6 +125,11 @@ impl Receiver {
     /// Whether everything that is owed is in the logs.
     pub fn is_caught_up(&self) -> bool {
         self.stalled.is_none()
+    }
+
+    /// How many pending slices are still to be had, as far as is known.
+    pub fn obtainable(&self) -> usize {
+        self.pending.values().filter(|pending| !pending.failed).count()
     }
 
     /// How many slices for this node are pending.
@@ -192,10 +199,16 @@ impl Receiver {
         let (durable, waiting): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.unsigned).into_iter().partition(|unsigned| unsigned.token <= token);
         self.unsigned = waiting;
-        let fills: Vec<(u64, u32)> = (self.pending.iter())
-            .filter(|(_, pending)| matches!(pending.step, Step::Here { token: waits } if waits <= token))
-            .map(|(at, _)| *at)
-            .collect();
+        // Fills go in the order of their numbers, so that mail that waited arrives in that order.
+        let mut fills: Vec<(u64, u32)> = Vec::new();
+        for (at, pending) in &self.pending {
+            match pending.step {
+                Step::Here { token: waits } if waits <= token => fills.push(*at),
+                Step::Filled { .. } => {}
+                _ if pending.failed => {}
+                _ => break,
+            }
+        }
         let origins: Vec<NodeId> = durable.iter().map(|unsigned| unsigned.key.origin).collect();
         let mut items: Vec<ReceiptItem> = durable.into_iter().map(Unsigned::into_item).collect();
         for at in &fills {
@@ -254,7 +267,7 @@ impl Receiver {
             } else {
                 let row = PendingRow { slice, root: header.slices[at].root, epoch, position, holders };
                 writes.push(tables::put(PENDING, slice.header.0, &row));
-                self.pending.insert((epoch, position), PendingSlice { row, step: Step::Waiting });
+                self.pending.insert((epoch, position), PendingSlice { row, step: Step::Waiting, failed: false });
             }
         }
         self.owed.push_back((epoch, owed));
@@ -367,6 +380,7 @@ impl Receiver {
         for pending in self.pending.values_mut().filter(|pending| pending.row.slice == *key) {
             if matches!(pending.step, Step::Fetching) {
                 pending.step = Step::Waiting;
+                pending.failed = held.is_none();
             }
         }
         if self.stalled == Some(*key) {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use postroad::config::{ConfigError, NodeConfig, NodeDir, Registration, Setting, render};
+use postroad::config::{ConfigError, Limits, NodeConfig, NodeDir, Registration, Setting, render};
 use postroad_protocol::SecretKey;
 
 fn env(pairs: &[(&str, &str)]) -> Vec<Setting> {
@@ -26,12 +26,14 @@ fn the_written_file_says_the_defaults() {
 #[test]
 fn other_values_survive_as_well() {
     let ids: Vec<_> = (1..4).map(|seed| SecretKey::from_seed([seed; 32]).public()).collect();
-    let mut config = NodeConfig::default();
-    config.name = "a \"name\" # with signs\n".into();
-    config.deputies = ids.clone();
-    config.allow_registration = Registration::Only(ids);
-    config.announce = vec!["/dns4/post.example/tcp/4170".parse().expect("an address")];
-    config.limits.max_clients = 7;
+    let config = NodeConfig {
+        name: "a \"name\" # with signs\n".into(),
+        deputies: ids.clone(),
+        allow_registration: Registration::Only(ids),
+        announce: vec!["/dns4/post.example/tcp/4170".parse().expect("an address")],
+        limits: Limits { max_clients: 7, ..Limits::default() },
+        ..NodeConfig::default()
+    };
     assert_eq!(NodeConfig::parse(&render(&config)), Ok(config));
 }
 
@@ -70,7 +72,7 @@ fn what_is_wrong_in_the_file_is_named_with_its_line() {
         ("name = \"x\"\nnam = 3\n", ["line 2", "unknown field `nam`"]),
         ("\n\nname = 3\n", ["line 3", "expected a string"]),
         ("[limits]\nmax_clients = \"many\"\n", ["line 2", "invalid type"]),
-        ("listen = [\"/ip4/nowhere\"]\n", ["line 1", "multiaddr"]),
+        ("listen = [\"/ip4/nowhere\"]\n", ["line 1", "invalid IPv4 address"]),
         ("allow_registration = \"some\"\n", ["line 1", "a list of addresses"]),
         ("deputies = [\"bob\"]\n", ["line 1", "not an address"]),
         ("listen = []\n", ["listen", "at least one"]),

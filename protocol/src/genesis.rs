@@ -161,18 +161,6 @@ impl Genesis {
         if let Some((name, _)) = counts.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{name}: at least 1"));
         }
-        let texts = [
-            ("time_ms", self.time_ms),
-            ("routing_window_epochs", p.routing_window_epochs),
-            ("validity_epochs", p.validity_epochs),
-            ("heartbeat_ms", p.heartbeat_ms),
-            ("retention_ms", p.retention_ms),
-        ];
-        // TOML has no larger numbers, and every genesis has a text.
-        let largest = i64::MAX as u64;
-        if let Some((name, _)) = counts.iter().chain(&texts).find(|(_, value)| *value > largest) {
-            return Err(format!("{name}: at most {largest}"));
-        }
         let sizes = [p.max_message_bytes, p.max_bundle_bytes, p.max_batch_bytes];
         if sizes.iter().any(|bytes| *bytes > 8 << 20) {
             return Err("max_message_bytes, max_bundle_bytes, max_batch_bytes: at most 8388608".into());

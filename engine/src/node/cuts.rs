@@ -11,6 +11,7 @@ use postroad_protocol::{Refusal, Verified};
 use postroad_store::{Read, StoreError, Write};
 
 use super::{Node, Phase};
+use crate::inbox::BundleKey;
 use crate::io::{Now, Output, Report};
 use crate::tables::{self, BATCHES, BUNDLES, CUTS, PLACES, StoredBatch, Taken};
 
@@ -162,6 +163,18 @@ impl Node {
         Ok(())
     }
 
+    /// Tells the senders of bundles that have expired while they waited, and says which those were.
+    pub(super) fn drop_expired(&mut self, lowest: u64, out: &mut Vec<Output>) -> Vec<BundleKey> {
+        let expired = self.inbox.drop_expired(lowest);
+        for (key, valid_until) in &expired {
+            for client in self.inbox.finish(key) {
+                let refusal = Refusal::Expired { valid_until: *valid_until };
+                out.push(Output::Answer(client, key.1, Box::new(Answer::Refused(refusal))));
+            }
+        }
+        expired.into_iter().map(|(key, _)| key).collect()
+    }
+
     /// If the chain under way can never be included, its bundles are sealed again, in order; those that have expired
     /// are told so.
     fn reseal_if_dead(&mut self, store: &dyn Read, out: &mut Vec<Output>) -> Result<(), StoreError> {
@@ -171,17 +184,10 @@ impl Node {
         let batches = self.router.flights().count() as u64;
         let (bundles, mut writes) = self.router.bury(store)?;
         let lowest = (self.ledger.head().epoch + 1).max(self.inbox.min_valid_until());
-        let (alive, expired): (Vec<_>, Vec<_>) =
-            bundles.into_iter().partition(|bundle| bundle.signed.body.valid_until >= lowest);
-        for bundle in expired {
-            let body = &bundle.signed.body;
-            writes.push(tables::delete(BUNDLES, tables::mailbox_key(&body.sender, body.counter)));
-            let refusal = Refusal::Expired { valid_until: body.valid_until };
-            for client in self.inbox.finish(&(body.sender, body.counter)) {
-                out.push(Output::Answer(client, body.counter, Box::new(Answer::Refused(refusal.clone()))));
-            }
+        self.inbox.put_back(bundles);
+        for (sender, counter) in self.drop_expired(lowest, out) {
+            writes.push(tables::delete(BUNDLES, tables::mailbox_key(&sender, counter)));
         }
-        self.inbox.put_back(alive);
         out.push(Output::Report(Report::Resealed { batches }));
         // The new batches are written together with the removal of the old ones, so that a crash finds one or the other.
         let mut sealed = Vec::new();

@@ -4,11 +4,14 @@ use postroad_protocol::record::{NodeRecord, Record, Start};
 use postroad_protocol::{Digest, Signed, Verified};
 
 use super::{Node, Phase};
-use crate::io::{Output, Report};
+use crate::io::{Output, Report, Time};
 use crate::tables::{self, BATCHES, StoredBatch};
 use postroad_protocol::signed::Statement;
 use postroad_protocol::wire::mail::Homeward;
 use postroad_store::{Read, StoreError};
+
+/// How long a node that has just started waits for the mail that waited for it, before it takes new mail itself.
+const RETURN_PATIENCE_MS: u64 = 3_000;
 
 impl Node {
     /// The sequencer is in reach, with its last epoch, or out of reach.
@@ -105,10 +108,17 @@ impl Node {
     }
 
     /// Tells origins when this node becomes ready for slices of its own, or is no longer.
-    pub(super) fn tell_ready(&mut self, out: &mut Vec<Output>) {
+    pub(super) fn tell_ready(&mut self, time: Time, out: &mut Vec<Output>) {
         let started = matches!(self.phase, Phase::Started { .. });
         let following = self.sequencer.is_some() || self.sequencer_epoch.is_none() || self.follows();
-        let ready = started && following && self.receiver.is_caught_up() && !self.draining;
+        let here = started && following && self.receiver.is_caught_up();
+        if here && !self.has_returned {
+            // What waited for this node comes first, so that its mailboxes get their mail in order; but where mail goes
+            // on all the while, the last of it is never in, so that is not waited for for ever.
+            let since = *self.here_since.get_or_insert(time);
+            self.has_returned = self.receiver.obtainable() == 0 || time.since_ms(since) >= RETURN_PATIENCE_MS;
+        }
+        let ready = here && self.has_returned && !self.draining;
         if ready != self.told_ready {
             self.told_ready = ready;
             out.push(Output::ToOrigins(Homeward::Ready(ready)));

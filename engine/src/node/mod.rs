@@ -106,6 +106,9 @@ pub struct Node {
     registering: BTreeMap<MailboxId, hosting::Registering>,
     /// Whether origins were last told that this node is caught up.
     told_ready: bool,
+    /// Since when this node has all cuts and all mail that is its own, and whether what waited for it is in as well.
+    here_since: Option<Time>,
+    has_returned: bool,
     next_round: Time,
     next_attestation: Time,
 }
@@ -145,6 +148,8 @@ impl Node {
             early_slices: Vec::new(),
             registering: BTreeMap::new(),
             told_ready: false,
+            here_since: None,
+            has_returned: false,
             next_round: Time(0),
             next_attestation: Time(0),
             ledger,
@@ -287,7 +292,7 @@ impl Node {
             Input::Drain => self.draining = true,
         }
         self.tell_accepted(false, out);
-        self.tell_ready(out);
+        self.tell_ready(time, out);
         Ok(())
     }
 
@@ -409,6 +414,10 @@ impl Node {
         if self.phase == Phase::Joining || !waits || !self.router.has_room() {
             return;
         }
+        self.drop_expired(self.ledger.head().epoch, out);
+        if self.inbox.is_empty() && !self.outbox.has_fresh() {
+            return;
+        }
         let bundles = self.inbox.take_batch();
         let count = bundles.len() as u32;
         let attestation = self.outbox.take_fresh();
@@ -433,6 +442,7 @@ impl Node {
         let answer = if sender != mailbox {
             Err(Refusal::NotAllowed { reason: format!("a bundle of {sender} on a connection of {mailbox}") })
         } else if self.phase == Phase::Joining || self.draining {
+            self.inbox.put_off(client, counter);
             Err(Refusal::NotReady)
         } else {
             let busy = self.router.is_full();

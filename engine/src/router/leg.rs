@@ -150,6 +150,9 @@ impl Leg {
             }
             _ => {}
         }
+        if self.awaited().is_empty() {
+            self.deadline = None;
+        }
         elapsed_ms
     }
 

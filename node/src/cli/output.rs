@@ -140,7 +140,9 @@ impl Output {
 
     /// Prints an error on standard error. What cannot be written there has nowhere else to go.
     pub fn error(&self, error: &CliError) {
-        if error.code != "output-closed" {
+        // Nobody reads the one any more; and whoever pressed Ctrl-C needs no telling, but a program does.
+        let is_silent = error.code == "output-closed" || (error.exit == Exit::Interrupted && !self.json);
+        if !is_silent {
             let _ = writeln!(io::stderr().lock(), "{}", self.error_text(error));
         }
     }

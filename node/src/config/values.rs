@@ -60,7 +60,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             max_connections: 4_096,
-            max_connections_per_peer: 2,
+            max_connections_per_peer: 4,
             max_pending_connections: 128,
             max_memory_bytes: 0,
             max_clients: 4_096,

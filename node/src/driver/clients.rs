@@ -205,10 +205,10 @@ async fn subscription(
         }
         next += count;
         sent += count;
-        if count > 0 && count == limit as u64 || count > 0 && allowed > count {
+        if count > 0 && allowed > count {
             continue;
         }
-        if limit > 0 {
+        if count < limit as u64 {
             // Everything that this snapshot has was sent.
             let signed = seen.signed.as_ref().map_or(0, |view| view.attestation.body.number);
             let anchored = seen.last_final.as_ref().map_or(0, |view| view.attestation.body.number);

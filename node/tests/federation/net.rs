@@ -12,7 +12,7 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The command with its arguments, JSON output, and a quiet standard input.
-pub fn postroad(args: &[&str]) -> Command {
+pub(crate) fn postroad(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_postroad"));
     command.arg("--json").args(args).stdin(Stdio::null()).env_remove("POSTROAD_LOG").env_remove("POSTROAD_NODE");
     command
@@ -20,14 +20,14 @@ pub fn postroad(args: &[&str]) -> Command {
 
 /// What a finished command printed.
 #[derive(Debug)]
-pub struct Ran {
-    pub code: i32,
-    pub lines: Vec<Value>,
-    pub error: Value,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) lines: Vec<Value>,
+    pub(crate) error: Value,
 }
 
 /// Runs a command to its end, with `input` on its standard input.
-pub fn run_with(args: &[&str], input: &[u8]) -> Ran {
+pub(crate) fn run_with(args: &[&str], input: &[u8]) -> Ran {
     let mut child = postroad(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -54,23 +54,23 @@ pub fn run_with(args: &[&str], input: &[u8]) -> Ran {
 }
 
 /// Runs a command to its end.
-pub fn run(args: &[&str]) -> Ran {
+pub(crate) fn run(args: &[&str]) -> Ran {
     run_with(args, &[])
 }
 
 /// A process whose JSON lines are read as they come; killed when dropped.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     lines: Receiver<Value>,
 }
 
 impl Process {
-    pub fn spawn(args: &[&str]) -> Process {
+    pub(crate) fn spawn(args: &[&str]) -> Process {
         Process::spawn_with_input(args).0
     }
 
     /// With a standard input that the caller writes.
-    pub fn spawn_with_input(args: &[&str]) -> (Process, ChildStdin) {
+    pub(crate) fn spawn_with_input(args: &[&str]) -> (Process, ChildStdin) {
         let mut child = postroad(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -93,7 +93,7 @@ impl Process {
     }
 
     /// The next line of this type; others are passed over.
-    pub fn wait_for(&self, kind: &str) -> Value {
+    pub(crate) fn wait_for(&self, kind: &str) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -104,15 +104,15 @@ impl Process {
         }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         signal(self.pid(), name);
     }
 
-    pub fn wait(&mut self) -> Option<i32> {
+    pub(crate) fn wait(&mut self) -> Option<i32> {
         self.child.wait().expect("it ends").code()
     }
 }
@@ -125,20 +125,20 @@ impl Drop for Process {
 }
 
 /// Sends a signal by name, as in `kill -NAME PID`.
-pub fn signal(pid: u32, name: &str) {
+pub(crate) fn signal(pid: u32, name: &str) {
     let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).stderr(Stdio::null()).status();
     assert!(status.is_ok(), "kill runs");
 }
 
 /// A testnet in a directory of its own; stopped and removed when dropped.
-pub struct Net {
+pub(crate) struct Net {
     testnet: Process,
     revived: Vec<Process>,
     dir: tempfile::TempDir,
 }
 
 impl Net {
-    pub fn start(nodes: usize) -> Net {
+    pub(crate) fn start(nodes: usize) -> Net {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let net = dir.path().join("net");
         let testnet = Process::spawn(&["testnet", "--nodes", &nodes.to_string(), "--dir", text(&net)]);
@@ -146,7 +146,7 @@ impl Net {
         Net { testnet, revived: Vec::new(), dir }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -157,23 +157,23 @@ impl Net {
     }
 
     /// The first address of node `number` (from 1).
-    pub fn addr(&self, number: usize) -> String {
+    pub(crate) fn addr(&self, number: usize) -> String {
         self.node(number)["addrs"][0].as_str().expect("an address").to_owned()
     }
 
-    pub fn genesis(&self) -> String {
+    pub(crate) fn genesis(&self) -> String {
         text(&self.path("net/genesis.toml")).to_owned()
     }
 
     /// SIGKILLs a node.
-    pub fn kill(&self, number: usize) {
+    pub(crate) fn kill(&self, number: usize) {
         let pid = self.node(number)["pid"].as_u64().expect("a pid");
         signal(pid as u32, "KILL");
         // It is gone when its directory can be had: the revived one waits for nothing else.
     }
 
     /// Starts a node again by hand and waits until it serves.
-    pub fn revive(&mut self, number: usize) {
+    pub(crate) fn revive(&mut self, number: usize) {
         let dir = self.path(&format!("net/node-{number}"));
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -191,7 +191,7 @@ impl Net {
     }
 
     /// A new mailbox at node `number`.
-    pub fn mailbox(&self, name: &str, number: usize) -> Mailbox {
+    pub(crate) fn mailbox(&self, name: &str, number: usize) -> Mailbox {
         let dir = self.path(name);
         let ran = run(&["mailbox", "new", "--dir", text(&dir), "--home", &self.addr(number)]);
         assert_eq!(ran.code, 0, "{ran:?}");
@@ -212,14 +212,14 @@ impl Drop for Net {
 
 /// A mailbox's directory and address.
 #[derive(Clone, Debug)]
-pub struct Mailbox {
-    pub dir: PathBuf,
-    pub address: String,
+pub(crate) struct Mailbox {
+    pub(crate) dir: PathBuf,
+    pub(crate) address: String,
 }
 
 impl Mailbox {
     /// `send` with these arguments after `--to ADDR…`.
-    pub fn send(&self, to: &[&Mailbox], args: &[&str], input: &[u8]) -> Ran {
+    pub(crate) fn send(&self, to: &[&Mailbox], args: &[&str], input: &[u8]) -> Ran {
         let mut all = vec!["send", "--mailbox", text(&self.dir), "--to"];
         all.extend(to.iter().map(|mailbox| mailbox.address.as_str()));
         all.extend(args);
@@ -227,14 +227,14 @@ impl Mailbox {
     }
 
     /// `recv` with these arguments.
-    pub fn recv(&self, args: &[&str]) -> Ran {
+    pub(crate) fn recv(&self, args: &[&str]) -> Ran {
         let mut all = vec!["recv", "--mailbox", text(&self.dir)];
         all.extend(args);
         run(&all)
     }
 
     /// The messages that `recv` prints, until `count` are there.
-    pub fn recv_all(&self, count: usize) -> Vec<Value> {
+    pub(crate) fn recv_all(&self, count: usize) -> Vec<Value> {
         let deadline = Instant::now() + PATIENCE;
         let mut messages = Vec::new();
         while messages.len() < count {
@@ -247,6 +247,6 @@ impl Mailbox {
     }
 }
 
-pub fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("a path of text")
 }

@@ -1,65 +1,129 @@
 //! Runs the simulator over many seeds.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Instant;
 
-use postroad_tests::sim::{Bug, Options, Stats, run};
+use postroad_tests::sim::{Bug, Options, Outcome, Stats, run};
 use sha2::{Digest as _, Sha256};
 
-const USAGE: &str = "usage: simulate --seeds A..B [--trace] [--bug sign-before-persist|deliver-before-cut]";
+const USAGE: &str = "usage: simulate --seeds A..B [--trace] [--jobs N] [--outcomes-only] \
+                     [--bug sign-before-persist|deliver-before-cut]";
+
+/// What was asked for.
+struct Asked {
+    seeds: Range<u64>,
+    options: Options,
+    jobs: usize,
+}
 
 fn main() -> ExitCode {
-    let mut seeds = 0..200;
-    let mut options = Options::default();
+    let Some(asked) = read_args() else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let mut report = Report::new();
+    let next = AtomicU64::new(asked.seeds.start);
+    thread::scope(|scope| {
+        let (sender, outcomes) = mpsc::sync_channel(64);
+        for _ in 0..asked.jobs {
+            let (sender, next, asked) = (sender.clone(), &next, &asked);
+            // One seed runs on one thread; seeds know nothing of each other.
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= asked.seeds.end || sender.send(run(seed, &asked.options)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let mut early: BTreeMap<u64, Outcome> = BTreeMap::new();
+        let mut due = asked.seeds.start;
+        for outcome in outcomes {
+            early.insert(outcome.seed, outcome);
+            while let Some(outcome) = early.remove(&due) {
+                report.outcome(&outcome, &asked);
+                due += 1;
+            }
+        }
+    });
+    report.finish()
+}
+
+fn read_args() -> Option<Asked> {
+    let jobs = thread::available_parallelism().map_or(1, usize::from);
+    let mut asked = Asked { seeds: 0..200, options: Options::default(), jobs };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
-        let known = match arg.as_str() {
-            "--trace" => {
-                options.trace = true;
-                true
+        match arg.as_str() {
+            "--trace" => asked.options.trace = true,
+            "--outcomes-only" => asked.options.outcomes_only = true,
+            "--jobs" => asked.jobs = args.next()?.parse().ok().filter(|jobs| *jobs > 0)?,
+            "--bug" => asked.options.bug = Some(Bug::named(&args.next()?)?),
+            "--seeds" => {
+                let text = args.next()?;
+                let (from, to) = text.split_once("..")?;
+                asked.seeds = from.parse().ok()?..to.parse().ok()?;
             }
-            "--seeds" => args.next().and_then(|text| range(&text)).map(|range| seeds = range).is_some(),
-            "--bug" => {
-                options.bug = args.next().and_then(|name| Bug::named(&name));
-                options.bug.is_some()
-            }
-            _ => false,
-        };
-        if !known {
-            eprintln!("{USAGE}");
-            return ExitCode::from(2);
+            _ => return None,
         }
     }
-    let (mut count, mut failed, mut stats) = (0_u64, 0_u64, Stats::default());
-    let mut trace = Sha256::new();
-    let began = Instant::now();
-    for seed in seeds {
-        let outcome = run(seed, &options);
-        count += 1;
-        trace.update(outcome.trace);
-        stats.add(&outcome.stats);
-        if let Some(violation) = outcome.violation {
-            failed += 1;
-            let bug = options.bug.map(|bug| format!(" --bug {}", bug.name())).unwrap_or_default();
+    if asked.options.trace {
+        asked.jobs = 1;
+    }
+    Some(asked)
+}
+
+/// What is said of the seeds so far.
+struct Report {
+    count: u64,
+    failed: u64,
+    stats: Stats,
+    trace: Sha256,
+    began: Instant,
+}
+
+impl Report {
+    fn new() -> Report {
+        Report { count: 0, failed: 0, stats: Stats::default(), trace: Sha256::new(), began: Instant::now() }
+    }
+
+    fn outcome(&mut self, outcome: &Outcome, asked: &Asked) {
+        self.count += 1;
+        self.trace.update(outcome.trace);
+        self.stats.add(&outcome.stats);
+        if let Some(violation) = &outcome.violation {
+            self.failed += 1;
+            let (seed, Options { bug, outcomes_only, .. }) = (outcome.seed, asked.options);
+            let bug = bug.map(|bug| format!(" --bug {}", bug.name())).unwrap_or_default();
+            let only = if outcomes_only { " --outcomes-only" } else { "" };
             println!("seed {seed}: {violation}");
             println!(
-                "  again: cargo run --release -p postroad-tests --bin simulate -- --seeds {seed}..{}{bug} --trace",
+                "  again: cargo run --release -p postroad-tests --bin simulate -- --seeds {seed}..{}{bug}{only} --trace",
                 seed + 1
             );
         }
-        if count.is_multiple_of(50) {
-            println!("{count} seeds, {failed} failed, {:.1} seeds/s", count as f64 / began.elapsed().as_secs_f64());
+        if self.count.is_multiple_of(50) {
+            println!("{} seeds, {} failed, {:.1} seeds/s", self.count, self.failed, self.rate());
         }
     }
-    for (name, value) in stats.list() {
-        println!("{name:>22} {value}");
-    }
-    println!("{:.1} seeds/s", count as f64 / began.elapsed().as_secs_f64());
-    println!("seeds={count} failed={failed} trace={}", hex::encode(trace.finalize()));
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
-}
 
-fn range(text: &str) -> Option<std::ops::Range<u64>> {
-    let (from, to) = text.split_once("..")?;
-    Some(from.parse().ok()?..to.parse().ok()?)
+    fn rate(&self) -> f64 {
+        self.count as f64 / self.began.elapsed().as_secs_f64()
+    }
+
+    fn finish(self) -> ExitCode {
+        for (name, value) in self.stats.list() {
+            println!("{name:>22} {value}");
+        }
+        println!("{:.1} seeds/s", self.rate());
+        println!("seeds={} failed={} trace={}", self.count, self.failed, hex::encode(self.trace.finalize()));
+        if self.failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    }
 }

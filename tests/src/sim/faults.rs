@@ -1,5 +1,12 @@
 //! The storm: what breaks, and when.
 
+use postroad_engine::tables::{self, ALL, BATCHES, CUTS, SLICES, StoredBatch};
+use postroad_protocol::codec::decode;
+use postroad_protocol::signed::Statement;
+use postroad_protocol::slice::SliceKey;
+use postroad_store::{Read, Store, Write};
+
+use super::invariants::one_statement::Committed;
 use super::world::{Event, World};
 
 impl World {
@@ -12,7 +19,7 @@ impl World {
         self.after(next, Event::Fault);
         let node = self.rng.index(self.nodes.len());
         let link = self.rng.index(self.links.len());
-        match self.rng.below(12) {
+        match self.rng.below(13) {
             0..=2 => self.light_fuse(node),
             3 | 4 => {
                 self.stats.resets += u64::from(self.links[link].alive);
@@ -53,6 +60,7 @@ impl World {
                     self.close_session(session);
                 }
             }
+            11 => self.back_up(node),
             _ => {
                 // Everything at once, as when the power fails in one place.
                 for node in 0..self.nodes.len() {
@@ -82,5 +90,67 @@ impl World {
             return self.rng.within(2_000..=6_000);
         }
         self.rng.within(20..=900)
+    }
+
+    /// Somebody copies a disk.
+    fn back_up(&mut self, node: usize) {
+        let sim = &mut self.nodes[node];
+        let Ok(disk) = sim.store.snapshot() else { return };
+        let rows = ALL.iter().flat_map(|table| {
+            let rows = disk.range(*table, &[], &[], usize::MAX).unwrap_or_default();
+            rows.into_iter().map(|(key, value)| Write::Put { table: *table, key, value })
+        });
+        sim.backup = Some(rows.collect());
+    }
+
+    /// A node that has crashed may come back with an older disk: one node of a run, and only when nothing is lost with
+    /// it that nobody else has.
+    pub(super) fn maybe_restore(&mut self, node: usize) {
+        if self.healed || self.nodes.iter().any(|sim| sim.restored) || !self.may_restore(node) {
+            return;
+        }
+        let sim = &mut self.nodes[node];
+        let Some(rows) = sim.backup.take() else { return };
+        let store = Store::memory(&ALL);
+        let Ok(mut transaction) = store.begin() else { return };
+        rows.iter().for_each(|write| transaction.apply(write));
+        if transaction.commit().is_err() {
+            return;
+        }
+        sim.committed = Committed::default();
+        for row in &rows {
+            sim.committed.row(row, &self.federation);
+        }
+        sim.store = store;
+        sim.restored = true;
+        self.stats.restores += 1;
+        self.trace.note(self.now, "restore", node as u64, rows.len() as u64, &[]);
+    }
+
+    fn may_restore(&self, node: usize) -> bool {
+        let sim = &self.nodes[node];
+        let (Some(backup), Ok(disk)) = (&sim.backup, sim.store.snapshot()) else { return false };
+        let elsewhere = |table, key: &[u8]| {
+            let others = self.nodes.iter().filter(|other| other.id != sim.id);
+            others.into_iter().any(|other| {
+                other.store.snapshot().is_ok_and(|disk| disk.get(table, key).is_ok_and(|row| row.is_some()))
+            })
+        };
+        if let Some((epoch, ..)) = sim.guard.last()
+            && !elsewhere(CUTS, &tables::number_key(epoch))
+        {
+            return false;
+        }
+        let rows = disk.range(BATCHES, &[], &[], usize::MAX).unwrap_or_default();
+        rows.into_iter().all(|(key, value)| {
+            let write = Write::Put { table: BATCHES, key, value: value.clone() };
+            let Ok(StoredBatch { header, .. }) = decode::<StoredBatch>(&value) else { return false };
+            backup.contains(&write)
+                || header.slices.iter().all(|slice| {
+                    let digest = header.digest(self.federation.id());
+                    let (origin, number, destination) = (header.origin, header.number, slice.destination);
+                    elsewhere(SLICES, &tables::slice_key(&SliceKey { origin, number, header: digest, destination }))
+                })
+        })
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct Log {
     cut: Option<CertifiedCut>,
     settled: Option<Settled>,
     ahead: Option<MailboxAttestation>,
+    /// Number and size of the highest attestation.
+    mark: Option<(u64, u64)>,
     /// Size of the last final attestation that holds.
     pub(super) final_size: Option<u64>,
 }
@@ -94,6 +96,14 @@ impl Log {
         federation: &Federation,
     ) -> Result<(), String> {
         attested.verify(me, home, federation).map_err(|error| error.to_string())?;
+        let (number, size) = (attested.attestation.body.number, attested.log.log.size);
+        if let Some((before, marked)) = self.mark
+            && number > before
+            && size < marked
+        {
+            return Err(format!("attestation {number} names {size} entries, attestation {before} {marked}"));
+        }
+        self.mark = self.mark.max(Some((number, size)));
         if attested.log.log.size > self.next_index() {
             self.ahead = Some(attested);
             return Ok(());

@@ -54,6 +54,8 @@ impl Bug {
 pub struct Options {
     /// The bug that is planted.
     pub bug: Option<Bug>,
+    /// Whether a step that came too early is let pass, so that only what comes of it counts.
+    pub outcomes_only: bool,
     /// Whether every event is printed.
     pub trace: bool,
 }

@@ -165,6 +165,7 @@ impl World {
             }
         }
         self.lose_sessions_of(me);
+        self.maybe_restore(me);
         let down = if healed { self.rng.within(10..=100) } else { self.downtime(me) };
         self.nodes[me].down_until = now + down;
         self.after(down, Event::Start { node: me });

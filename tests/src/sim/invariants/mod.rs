@@ -35,6 +35,16 @@ pub(super) struct Broken {
     pub(super) what: String,
 }
 
+/// Steps in their order: on disk before it is signed, certified before it is applied.
+pub(super) const STEPS: &str = "steps";
+
+impl Broken {
+    /// Whether it is about the order of steps inside a node, and not about what came of it.
+    pub(super) fn is_order_of_steps(&self) -> bool {
+        self.invariant == STEPS
+    }
+}
+
 /// Says that `invariant` does not hold.
 pub(super) fn broken<T>(invariant: &'static str, what: impl Into<String>) -> Result<T, Broken> {
     Err(Broken { invariant, what: what.into() })

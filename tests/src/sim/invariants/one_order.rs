@@ -7,7 +7,7 @@ use postroad_protocol::attestation::LogLeaf;
 use postroad_protocol::cut::CutHeader;
 use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Seq};
 
-use super::{Verdict, broken};
+use super::{STEPS, Verdict, broken};
 
 const NAME: &str = "one-order";
 
@@ -31,15 +31,16 @@ impl OneOrder {
 
     /// A node has applied a cut, and its state is now this one.
     pub(in crate::sim) fn applied(&mut self, node: &NodeId, epoch: u64, cut: Digest, state: Digest) -> Verdict {
-        if self.certified.get(&epoch) != Some(&cut) {
-            return broken(NAME, format!("{node:?} applied cut {cut} of epoch {epoch}, which is not certified"));
-        }
         match self.states.insert(epoch, (cut, state)) {
             Some(other) if other != (cut, state) => {
-                broken(NAME, format!("{node:?} has another cut or state at epoch {epoch}: {state}, not {}", other.1))
+                return broken(NAME, format!("{node:?} has another cut or state at epoch {epoch}: {state}, not {}", other.1));
             }
-            _ => Ok(()),
+            _ => {}
         }
+        if self.certified.get(&epoch) != Some(&cut) {
+            return broken(STEPS, format!("{node:?} applied cut {epoch} before it was certified"));
+        }
+        Ok(())
     }
 
     /// A client was shown a cut.

@@ -15,10 +15,9 @@ use postroad_protocol::slice::SliceKey;
 use postroad_protocol::{Digest, Federation, NodeId, Signed};
 use postroad_store::Write;
 
-use super::{Verdict, broken};
+use super::{STEPS, Verdict, broken};
 
 const NAME: &str = "one-statement";
-const DISK: &str = "disk-first";
 
 /// What ever was on a node's disk, as far as signatures rest on it.
 #[derive(Debug, Default)]
@@ -68,7 +67,7 @@ impl OneStatement {
         }
         self.said(("header", body.origin, body.incarnation, body.number), digest)?;
         if !committed.batches.contains(&digest) {
-            return broken(DISK, format!("{:?} signed header {} before it was on its disk", body.origin, body.number));
+            return broken(STEPS, format!("{:?} signed header {} before it was on its disk", body.origin, body.number));
         }
         Ok(())
     }
@@ -86,7 +85,7 @@ impl OneStatement {
         let held = committed.slices.contains(&tables::slice_key(&key))
             || origin == *me && committed.batches.contains(&item.header);
         if !held {
-            return broken(DISK, format!("{me:?} signed for slice {number} of {origin:?}, which is not on its disk"));
+            return broken(STEPS, format!("{me:?} signed for slice {number} of {origin:?}, which is not on its disk"));
         }
         Ok(())
     }
@@ -119,7 +118,7 @@ impl OneStatement {
         let body = &attestation.body;
         self.said(("attestation", body.node, body.incarnation, body.number), attestation.digest(federation))?;
         if committed.attested < body.number {
-            return broken(DISK, format!("{:?} attested under {} before it was on its disk", body.node, body.number));
+            return broken(STEPS, format!("{:?} attested under {} before it was on its disk", body.node, body.number));
         }
         Ok(())
     }
@@ -128,7 +127,7 @@ impl OneStatement {
     pub(in crate::sim) fn vote(&mut self, me: &NodeId, epoch: u64, digest: Digest, committed: &Committed) -> Verdict {
         self.said(("cut", *me, 0, epoch), digest)?;
         if !committed.drafts.contains(&digest) {
-            return broken(DISK, format!("{me:?} signed cut {epoch}, which was not on its disk"));
+            return broken(STEPS, format!("{me:?} signed cut {epoch}, which was not on its disk"));
         }
         Ok(())
     }
