@@ -94,6 +94,10 @@ impl Inbox {
         }
         let key = (body.sender, body.counter);
         let digest = bundle.signed.digest(&self.federation);
+        if self.put_off.get(&client) == Some(&body.counter) {
+            // It is here again; whatever answer it gets now, what comes after it need not wait for it any more.
+            self.put_off.remove(&client);
+        }
         if let Some(waiting) = self.waiting.get_mut(&key)
             && waiting.digest == digest
         {
@@ -113,13 +117,12 @@ impl Inbox {
         if let Err(refusal) = self.check(&bundle, head) {
             return Ok(Err(refusal));
         }
-        let bytes = bundle.payload_bytes();
+        let bytes = bundle.weight_bytes();
         let out_of_turn = self.put_off.get(&client).is_some_and(|first| *first < body.counter);
         if busy || out_of_turn || self.queued_bytes + bytes > self.max_queued_bytes {
             self.put_off(client, body.counter);
             return Ok(Err(Refusal::Busy));
         }
-        self.put_off.remove(&client);
         if self.last.len() >= MAX_REMEMBERED {
             // What was sealed is in the store; only what still waits must be remembered here.
             let queued: Vec<MailboxId> = self.queue.iter().map(|bundle| bundle.signed.body.sender).collect();
@@ -185,7 +188,7 @@ impl Inbox {
         let mut bytes = 0;
         let mut batch = Vec::new();
         while let Some(bundle) = self.queue.front() {
-            let size = bundle.payload_bytes();
+            let size = bundle.weight_bytes();
             if !batch.is_empty() && bytes + size > limit {
                 break;
             }
@@ -204,7 +207,7 @@ impl Inbox {
             let body = &bundle.signed.body;
             let alive = body.valid_until >= lowest;
             if !alive {
-                freed += bundle.payload_bytes();
+                freed += bundle.weight_bytes();
                 expired.push(((body.sender, body.counter), body.valid_until));
             }
             alive
@@ -222,7 +225,7 @@ impl Inbox {
             self.waiting.entry(key).or_insert(Waiting { digest, clients: Vec::new() });
             let last = self.last.entry(body.sender).or_insert(0);
             *last = (*last).max(body.last_counter());
-            self.queued_bytes += bundle.payload_bytes();
+            self.queued_bytes += bundle.weight_bytes();
             self.queue.push_front(bundle);
         }
     }

@@ -124,7 +124,7 @@ impl Receiver {
 
     /// Whether everything that is owed is in the logs.
     pub fn is_caught_up(&self) -> bool {
-        self.stalled.is_none()
+        self.owed.is_empty()
     }
 
     /// How many pending slices are still to be had, as far as is known.
@@ -244,8 +244,6 @@ impl Receiver {
             let place = Place { settled: epoch, epoch: row.epoch, position: row.position, slice: row.slice };
             owed.push_back(Owed { place, holders: row.holders, was_pending: true });
         }
-        // A cut lists fills in any order; a log has them in that of their numbers.
-        owed.make_contiguous().sort_by_key(|owed| (owed.place.epoch, owed.place.position));
         // Log order within one cut: fills by their numbers, whatever order the cut lists them in; then headers.
         owed.make_contiguous().sort_by_key(|owed| (owed.place.epoch, owed.place.position));
         for (position, sealed) in cut.body.headers.iter().enumerate() {
@@ -286,11 +284,13 @@ impl Receiver {
     ) -> Result<Vec<Write>, StoreError> {
         let mut writes = Vec::new();
         let before = self.delivered;
-        while let Some((epoch, owed)) = self.owed.front_mut() {
-            while let Some(next) = owed.front() {
+        while let Some((epoch, owed)) = self.owed.front() {
+            // An epoch is in the logs whole or not at all: the next start begins behind the last whole one.
+            let mut indexes = Vec::with_capacity(owed.len());
+            for next in owed {
                 let key = next.place.slice;
-                let index = match self.remembered.remove(&key) {
-                    Some(index) => index,
+                let index = match self.remembered.get(&key) {
+                    Some(index) => Arc::clone(index),
                     None => match load_index(&key, &self.me, &self.federation, store)? {
                         Some(index) => Arc::new(index),
                         None => {
@@ -303,11 +303,14 @@ impl Receiver {
                         }
                     },
                 };
+                indexes.push(index);
+            }
+            for (next, index) in owed.iter().zip(indexes) {
                 outbox.append(next.place, &index, &mut writes);
+                self.remembered.remove(&next.place.slice);
                 if next.was_pending {
-                    writes.push(tables::delete(PENDING, key.header.0));
+                    writes.push(tables::delete(PENDING, next.place.slice.header.0));
                 }
-                owed.pop_front();
             }
             self.delivered = *epoch;
             self.owed.pop_front();

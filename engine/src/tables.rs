@@ -46,6 +46,9 @@ pub const ATTESTED: &[u8] = b"attested";
 /// [`META`]: the last epoch whose mail is in the logs, a u64.
 pub const DELIVERED: &[u8] = b"delivered";
 
+/// [`META`]: after the disk was set back, the lowest valid-until that is taken (rule 4), a u64.
+pub const FORGOTTEN: &[u8] = b"forgotten";
+
 /// The epoch as of which [`STATE`] stands; later cuts are applied again at every start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]

@@ -85,9 +85,9 @@ impl BundleBody {
 }
 
 impl Bundle {
-    /// Payload bytes of all messages.
-    pub fn payload_bytes(&self) -> u64 {
-        self.messages.iter().map(Message::payload_bytes).sum()
+    /// What the bundle counts against limits; see [`Message::weight_bytes`].
+    pub fn weight_bytes(&self) -> u64 {
+        self.messages.iter().map(Message::weight_bytes).sum()
     }
 
     /// Whether the bundle stays within the federation's limits; what costs no hashing.
@@ -105,7 +105,7 @@ impl Bundle {
         for message in &self.messages {
             message.check(params)?;
         }
-        let bytes = self.payload_bytes();
+        let bytes = self.weight_bytes();
         if bytes > params.max_bundle_bytes {
             return Err(Refusal::TooLarge { bytes, limit: params.max_bundle_bytes });
         }

@@ -89,12 +89,6 @@ impl EntryProof {
             return Err(VerifyError::Path { what: "message" });
         }
         let first = resolve_bundle(&self.bundle, self.ordinal, &self.bundle_path, header, federation)?;
-        if body.via != header.origin {
-            return malformed("the bundle is signed for another origin");
-        }
-        if body.valid_until < header.routing_epoch {
-            return malformed("the bundle was routed after its valid-until");
-        }
         let Some(counter) = body.counter.checked_add(u64::from(self.index)) else {
             return malformed("counters end below 2^64");
         };
@@ -113,7 +107,7 @@ impl EntryProof {
     }
 }
 
-/// The index of a bundle's first message in its batch, if its path leads to the header.
+/// The index of a bundle's first message in its batch, if its path leads to the header and it may stand there.
 fn resolve_bundle(
     bundle: &Signed<BundleBody>,
     ordinal: u32,
@@ -121,6 +115,16 @@ fn resolve_bundle(
     header: &crate::batch::Header,
     federation: &Federation,
 ) -> Result<u64, VerifyError> {
+    let malformed = |reason| Err(VerifyError::malformed("bundle", reason));
+    if bundle.body.via != header.origin {
+        return malformed("the bundle is signed for another origin");
+    }
+    if bundle.body.valid_until < header.routing_epoch {
+        return malformed("the bundle was routed after its valid-until");
+    }
+    if bundle.body.counter == 0 {
+        return malformed("counters begin at 1");
+    }
     let (root, first) = path
         .resolve(
             u64::from(bundle.body.count),
@@ -245,17 +249,21 @@ impl AcceptedProof {
     pub fn verify(&self, bundle: &Bundle, federation: &Federation) -> Result<bool, VerifyError> {
         let malformed = |reason| VerifyError::malformed("accepted proof", reason);
         let last = self.chain.last().ok_or(malformed("an empty chain"))?;
-        let mut previous: Option<Digest> = None;
+        let mut before: Option<(&crate::batch::Header, Digest)> = None;
         for sealed in &self.chain {
             let header = &sealed.header.body;
             if header.origin != bundle.signed.body.via {
                 return Err(malformed("a header of another origin"));
             }
-            if previous.is_some_and(|digest| digest != header.previous) {
+            if before.is_some_and(|(before, digest)| {
+                digest != header.previous
+                    || before.number >= header.number
+                    || before.routing_epoch > header.routing_epoch
+            }) {
                 return Err(malformed("the headers do not follow each other"));
             }
             sealed.verify(federation)?;
-            previous = Some(sealed.digest(federation));
+            before = Some((header, sealed.digest(federation)));
         }
         resolve_bundle(&bundle.signed, self.ordinal, &self.path, &last.header.body, federation)?;
         Ok(last.is_weak(federation))
@@ -290,9 +298,6 @@ impl OrderedProof {
     /// [`VerifyError`] says which part does not hold.
     pub fn verify(&self, bundle: &Signed<BundleBody>, federation: &Federation) -> Result<Seq, VerifyError> {
         let header = &self.order.header.body;
-        if header.origin != bundle.body.via {
-            return Err(VerifyError::malformed("ordered proof", "a header of another origin"));
-        }
         self.cut.verify(federation)?;
         self.order.verify(&self.cut.header, federation)?;
         let index = resolve_bundle(bundle, self.ordinal, &self.path, header, federation)?;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::encode;
 use crate::crypto::NodeId;
 use crate::digest::Digest;
+use crate::record::MAX_ADDRS;
 
 /// What all nodes of a federation agree on before the first cut.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -74,10 +75,10 @@ pub struct Params {
     /// Messages of one bundle.
     #[n(8)]
     pub max_bundle_messages: u64,
-    /// Bytes of one bundle's payloads.
+    /// Bytes of one bundle: payloads, and 512 for each recipient.
     #[n(9)]
     pub max_bundle_bytes: u64,
-    /// Bytes of payload at which a batch is sealed.
+    /// Bytes, counted as a bundle's, at which a batch is sealed.
     #[n(10)]
     pub max_batch_bytes: u64,
     /// Slices of one header: destinations of one batch.
@@ -101,7 +102,7 @@ impl Default for Params {
             validity_epochs: 16_384,
             cut_interval_ms: 25,
             heartbeat_ms: 1_000,
-            deadline_cap_ms: 500,
+            deadline_cap_ms: 1_000,
             retention_ms: 30 * 24 * 3_600 * 1_000,
             max_recipients: 256,
             max_message_bytes: 1 << 20,
@@ -133,6 +134,9 @@ impl Genesis {
         }
         if self.name.len() > 64 {
             return Err("name: at most 64 bytes".into());
+        }
+        if self.committee.iter().any(|member| member.addrs.len() > MAX_ADDRS) {
+            return Err(format!("committee: at most {MAX_ADDRS} addresses for each member"));
         }
         if let Some(member) = self.committee.iter().find(|member| !member.node.is_acceptable()) {
             return Err(format!("committee: {} is not an acceptable key", member.node));

@@ -17,6 +17,9 @@ use crate::error::Refusal;
 use crate::genesis::Params;
 use crate::merkle::tree::{self, Path, Tree};
 
+/// What one recipient adds to a slice at most, its own payload aside: address, salts and path.
+pub const RECIPIENT_BYTES: u64 = 512;
+
 /// A message as its sender hands it to an inbox.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
@@ -129,6 +132,12 @@ impl Message {
             })
             .collect();
         (digest, proofs)
+    }
+
+    /// What the message counts against the limits of bundles, batches and queues: its payload, and for each recipient
+    /// what its proof adds to a slice.
+    pub fn weight_bytes(&self) -> u64 {
+        self.payload_bytes() + RECIPIENT_BYTES * self.recipients.len() as u64
     }
 
     /// Payload bytes, common and own.

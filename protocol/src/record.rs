@@ -156,6 +156,9 @@ impl Verify for Record {
                 if record.name.len() > MAX_NAME_BYTES || record.deputies.len() > MAX_DEPUTIES {
                     return malformed("a name of more than 64 bytes, or more than 8 deputies");
                 }
+                if record.addrs.iter().chain([&record.name]).any(|text| text.chars().any(char::is_control)) {
+                    return malformed("control characters in a name or an address");
+                }
                 if !record.node.is_acceptable() {
                     return malformed("the key is of small order or not canonical");
                 }

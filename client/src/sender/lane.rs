@@ -251,7 +251,7 @@ impl Lane {
         if let Some((counter, _)) = self.flights.iter().find(|(_, flight)| flight.phase == Phase::Ready) {
             return Ok(Some(*counter));
         }
-        let bytes: u64 = self.flights.values().map(|flight| flight.pending.bundle.payload_bytes()).sum();
+        let bytes: u64 = self.flights.values().map(|flight| flight.pending.bundle.weight_bytes()).sum();
         if self.flights.len() >= MAX_PENDING || bytes >= MAX_PENDING_BYTES {
             return Ok(None);
         }
@@ -273,8 +273,8 @@ impl Lane {
             let (message, taken) = self.seal(&resolved, &mut change)?;
             let checked = message.and_then(|message| message.check(&params).map(|()| message));
             match checked {
-                Ok(message) if messages.is_empty() || bytes + message.payload_bytes() <= params.max_bundle_bytes => {
-                    bytes += message.payload_bytes();
+                Ok(message) if messages.is_empty() || bytes + message.weight_bytes() <= params.max_bundle_bytes => {
+                    bytes += message.weight_bytes();
                     let homes = resolved.places.iter().map(|place| place.home).collect();
                     messages.push(message);
                     numbers.push(taken);

@@ -93,7 +93,7 @@ pub struct Sender {
     requests: mpsc::Sender<resolver::Request>,
     left_over: usize,
     // Dropping the set aborts the tasks; what they had to keep is on the disk.
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Sender {
@@ -125,7 +125,7 @@ impl Sender {
         let (requests, unresolved) = mpsc::channel(MAX_WAITING);
         let directory = Directory::sharing(endpoint, via, mailbox.federation().clone(), newest);
         tasks.spawn(resolver::run(directory, unresolved, resolved));
-        Ok(Sender { requests, left_over, _tasks: tasks })
+        Ok(Sender { requests, left_over, tasks })
     }
 
     /// Gives a message to the sender; waits while too many are waiting. Messages are ordered as they are given.
@@ -139,6 +139,14 @@ impl Sender {
             Ok(()) => Ok(Ticket { progress: ticket }),
             Err(_) => Err(ClientError::Stopped { reason: "its store failed".into() }),
         }
+    }
+
+    /// Takes nothing more, and waits until everything is ordered, also what an earlier process left; for `patience` at
+    /// most. Returns whether everything is. What is not stays on the disk for the next sender.
+    pub async fn finish(mut self, patience: std::time::Duration) -> bool {
+        drop(self.requests);
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        tokio::time::timeout(patience, all).await.is_ok()
     }
 
     /// How many bundles of an earlier process were found, which are being sent again.

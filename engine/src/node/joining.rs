@@ -5,7 +5,7 @@ use postroad_protocol::{Digest, Signed, Verified};
 
 use super::{Node, Phase};
 use crate::io::{Output, Report, Time};
-use crate::tables::{self, BATCHES, StoredBatch};
+use crate::tables::{self, BATCHES, FORGOTTEN, META, StoredBatch};
 use postroad_protocol::signed::Statement;
 use postroad_protocol::wire::mail::Homeward;
 use postroad_store::{Read, StoreError};
@@ -84,16 +84,19 @@ impl Node {
                 let attested = known.last_attestation.map_or(0, |last| last.attestation.number);
                 let started = known.started;
                 self.phase = Phase::Started { incarnation };
+                let mut writes = Vec::new();
                 if !self.has_batch(last.map(|last| (last.number, last.digest)), store)? {
-                    let validity = self.config.federation.params().validity_epochs;
-                    self.inbox.forget_before(started + validity + 1);
+                    let lowest = started + self.config.federation.params().validity_epochs + 1;
+                    self.inbox.forget_before(lowest);
+                    // Written down: at the next start the last included header may be one that was sealed since.
+                    writes.push(tables::put(META, FORGOTTEN, &lowest));
                 }
                 self.router.start(incarnation, last.map_or(0, |last| last.number));
                 self.receiver.start(incarnation);
                 self.outbox.start(incarnation, attested);
                 out.push(Output::Report(Report::Started { incarnation }));
                 // What an earlier incarnation wrote and did not sign, or signed and did not send, goes on.
-                self.persist(Vec::new(), out);
+                self.persist(writes, out);
             }
             _ => {}
         }

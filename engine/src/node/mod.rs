@@ -161,6 +161,7 @@ impl Node {
                 node.outbox.host(*mailbox);
             }
         }
+        node.inbox.forget_before(tables::get(store, META, tables::FORGOTTEN)?.unwrap_or(0));
         node.recall_batches(store)?;
         let head = node.ledger.head().epoch;
         let mut writes = Vec::new();
@@ -384,7 +385,10 @@ impl Node {
         if now.time >= self.next_attestation {
             self.next_attestation = now.time.after_ms(self.config.federation.params().heartbeat_ms);
             let token = self.next_token();
+            // A node whose disk was set back attests nothing before it has again what it attested then: a shorter log
+            // under a higher number would look as if it had dropped mail.
             if !self.draining
+                && self.receiver.is_caught_up()
                 && let Some(write) = self.outbox.begin(self.receiver.delivered(), token)
             {
                 out.push(Output::Persist(token, vec![write]));

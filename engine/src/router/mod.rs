@@ -105,7 +105,7 @@ impl Flight {
                 .iter()
                 .map(|bundle| (bundle.signed.body.sender, bundle.signed.body.counter))
                 .collect(),
-            bytes: batch.bundles.iter().map(Bundle::payload_bytes).sum(),
+            bytes: batch.bundles.iter().map(Bundle::weight_bytes).sum(),
             header,
             phase,
             legs,

@@ -49,7 +49,14 @@ impl Child {
             .open(log)
             .map_err(|error| CliError::io(format_args!("open {}", log.display()), &error))?;
         let program = std::env::current_exe().map_err(|error| failed(&error))?;
-        let mut process = Command::new(program)
+        let mut command = Command::new(program);
+        // What configures one node is not meant for all of them; logging is.
+        for (key, _) in std::env::vars_os() {
+            if key.as_encoded_bytes().starts_with(b"POSTROAD_") && key != "POSTROAD_LOG" {
+                command.env_remove(key);
+            }
+        }
+        let mut process = command
             .arg("--json")
             .args(args)
             .stdin(Stdio::piped())

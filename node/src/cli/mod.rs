@@ -171,21 +171,17 @@ fn start(cli: Cli, output: &Output) -> Result<(), CliError> {
 }
 
 async fn dispatch(command: Command, output: &Output) -> Result<(), CliError> {
-    let work = async {
-        match command {
-            // These four take their children with them, or drain, when a signal comes.
-            Command::Demo(args) => return demo::run(args, output).await,
-            Command::Testnet(args) => return testnet::run(args, output).await,
-            Command::Run(args) => return run::run(args, output).await,
-            Command::DemoClient(args) => return demo_client::run(args, output).await,
-            _ => {}
-        }
-        tokio::select! {
+    match command {
+        // These take their children with them, or drain, when a signal comes.
+        Command::Demo(args) => demo::run(args, output).await,
+        Command::Testnet(args) => testnet::run(args, output).await,
+        Command::Run(args) => run::run(args, output).await,
+        Command::DemoClient(args) => demo_client::run(args, output).await,
+        command => tokio::select! {
             ended = client_side(command, output) => ended,
             () = signals::interrupt() => Err(CliError::interrupted()),
-        }
-    };
-    work.await
+        },
+    }
 }
 
 /// The commands that Ctrl-C simply ends.

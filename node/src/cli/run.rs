@@ -123,6 +123,7 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
     config.ready = ready;
     let (shutdown, asked) = watch::channel(false);
     let mut node = std::pin::pin!(run_node(config, asked));
+    let mut parent = std::pin::pin!(parent_gone());
     let mut stopped_by = None;
     loop {
         tokio::select! {
@@ -147,7 +148,7 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
                 }
                 let _ = shutdown.send(true);
             }
-            () = parent_gone(), if args.with_parent && stopped_by.is_none() => {
+            () = &mut parent, if args.with_parent && stopped_by.is_none() => {
                 stopped_by = Some(Stop::Terminate);
                 let _ = shutdown.send(true);
             }

@@ -13,6 +13,9 @@ use tokio::time::{Instant, timeout_at};
 use super::client_side::usage;
 use super::output::{CliError, Output};
 
+/// How long to stay for what an earlier `send` could not finish, once everything of this one is told.
+const LEFT_OVER_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Messages that were given and are not told yet.
 const MAX_UNTOLD: usize = 4_096;
 
@@ -115,6 +118,9 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
     let (gave, told) = tokio::join!(giving, tell(untold, wait, &to, output));
     let troubles = told?;
     gave?;
+    if sender.left_over() > 0 && !sender.finish(within.min(LEFT_OVER_PATIENCE)).await {
+        output.note("what an earlier send left is still not ordered; it stays kept");
+    }
     troubles.into_result()
 }
 

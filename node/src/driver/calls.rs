@@ -9,9 +9,9 @@ use postroad_protocol::wire::call::{PeerState, PeerStatus, Question, Reply, Stat
 use postroad_protocol::{MailboxId, NodeId, Refusal, Seq, Verified, wire};
 use tokio::sync::oneshot;
 
+use super::Shared;
 use super::core::ToCore;
 use super::streams::{GREETING, StreamError, read, read_greeting, write};
-use super::{Shared, peer_of};
 
 /// Bytes of cuts in one answer, about.
 const PAGE_BYTES: usize = 4 << 20;
@@ -22,8 +22,7 @@ const MAX_HANDED_IN: usize = 256;
 
 /// Asks another node.
 pub(super) async fn ask(shared: &Shared, node: &NodeId, question: &Question) -> Result<Reply, StreamError> {
-    let peer = peer_of(node).ok_or(StreamError::Unexpected("not an ed25519 key"))?;
-    shared.network.connect(peer, shared.addrs(node), shared.dial_patience()).await?;
+    let peer = shared.connect(node).await?;
     let (mut reader, mut writer) = shared.network.open(peer, wire::CALL, GREETING).await?.framed();
     write(&mut writer, question).await?;
     read(&mut reader, wire::MAX_ANSWER_BYTES).await

@@ -69,8 +69,7 @@ fn seed(node: &NodeId) -> [u8; 8] {
 
 /// One stream, from its opening to its end. `Ok` when it was up.
 async fn stream(shared: &Shared, node: NodeId) -> Result<(), StreamError> {
-    let peer = peer_of(&node).ok_or(StreamError::Unexpected("not an ed25519 key"))?;
-    shared.network.connect(peer, shared.addrs(&node), shared.dial_patience()).await?;
+    let peer = shared.connect(&node).await?;
     let stream = shared.network.open(peer, wire::MAIL, GREETING).await?;
     let (mut reader, mut writer) = stream.framed();
     write(&mut writer, &Outward::Hello(shared.federation.id())).await?;

@@ -119,15 +119,26 @@ impl Shared {
         self.core.send(message).await.is_ok()
     }
 
-    /// How long to wait for a connection: no longer than a pause between dials, so that a node that is back is found.
-    fn dial_patience(&self) -> Duration {
-        self.redial_cap.clamp(Duration::from_secs(1), Duration::from_secs(10))
+    /// Makes sure that there is a connection to a node. By TCP where it offers that: a dead TCP port answers at once,
+    /// while a dead QUIC port is silent for seconds, in which a node that is back would not be found.
+    async fn connect(&self, node: &NodeId) -> Result<PeerId, streams::StreamError> {
+        let peer = peer_of(node).ok_or(streams::StreamError::Unexpected("not an ed25519 key"))?;
+        let mut addrs = self.addrs(node);
+        if addrs.iter().any(is_tcp) {
+            addrs.retain(is_tcp);
+        }
+        self.network.connect(peer, addrs, streams::GREETING).await?;
+        Ok(peer)
     }
 
     /// Verifies something costly off the reactor threads.
     async fn offload<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         tokio::task::spawn_blocking(work).await.ok()
     }
+}
+
+fn is_tcp(addr: &Multiaddr) -> bool {
+    addr.to_string().contains("/tcp/")
 }
 
 fn peer_of(node: &NodeId) -> Option<PeerId> {

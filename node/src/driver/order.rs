@@ -9,9 +9,9 @@ use postroad_protocol::{NodeId, Verified, wire};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
+use super::Shared;
 use super::core::ToCore;
 use super::streams::{GREETING, StreamError, next_link, read, read_greeting, write, write_all};
-use super::{Shared, peer_of};
 
 /// Messages that wait for one peer, at most.
 const MAX_QUEUED: usize = 4_096;
@@ -38,8 +38,7 @@ pub(super) async fn link(shared: Shared) {
 /// One stream to the sequencer, from its opening to its end. `Ok` when it was up.
 async fn follow(shared: &Shared) -> Result<(), StreamError> {
     let sequencer = shared.federation.sequencer();
-    let peer = peer_of(&sequencer).ok_or(StreamError::Unexpected("not an ed25519 key"))?;
-    shared.network.connect(peer, shared.addrs(&sequencer), shared.dial_patience()).await?;
+    let peer = shared.connect(&sequencer).await?;
     let stream = shared.network.open(peer, wire::ORDER, GREETING).await?;
     let (mut reader, mut writer) = stream.framed();
     let mut view = shared.view.clone();

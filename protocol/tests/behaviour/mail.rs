@@ -7,7 +7,7 @@ use postroad_protocol::bundle::{Bundle, BundleBody};
 use postroad_protocol::codec::{decode, encode};
 use postroad_protocol::merkle::sorted::Presence;
 use postroad_protocol::merkle::sum::{SumPath, SumRoot};
-use postroad_protocol::message::{Message, common_digest};
+use postroad_protocol::message::{Message, RECIPIENT_BYTES, common_digest};
 use postroad_protocol::signed::Verify;
 use postroad_protocol::slice::{SliceBody, mailbox_value};
 use postroad_protocol::wire::mail::SliceParcel;
@@ -76,7 +76,7 @@ fn limits_of_messages_and_bundles_are_refused_with_what_is_allowed() {
         max_recipients: 2,
         max_message_bytes: 40,
         max_bundle_messages: 2,
-        max_bundle_bytes: 50,
+        max_bundle_bytes: 50 + 2 * RECIPIENT_BYTES,
         ..Params::default()
     };
     let with = |world: &mut World, recipients: &[usize], common: &str| {
@@ -98,7 +98,10 @@ fn limits_of_messages_and_bundles_are_refused_with_what_is_allowed() {
         world.bundle(0, 0, messages).check_limits(&params)
     };
     assert_eq!(bundle(&[40, 10]), Ok(()));
-    assert_eq!(bundle(&[40, 11]), Err(Refusal::TooLarge { bytes: 51, limit: 50 }));
+    assert_eq!(
+        bundle(&[40, 11]),
+        Err(Refusal::TooLarge { bytes: 51 + 2 * RECIPIENT_BYTES, limit: 50 + 2 * RECIPIENT_BYTES })
+    );
     assert_eq!(bundle(&[1, 1, 1]), Err(Refusal::TooLarge { bytes: 3, limit: 2 }));
     assert_eq!(bundle(&[41]), Err(Refusal::TooLarge { bytes: 41, limit: 40 }));
     assert!(matches!(bundle(&[]), Err(Refusal::Invalid { .. })));

@@ -117,7 +117,7 @@ fn an_entry_is_of_the_origin_it_was_signed_for_and_was_routed_in_time() {
         let last = world.log(1).len() - 1;
         let epoch = world.log(1)[last].seq.epoch;
         let found = world.entry(1, last).proof.verify(&world.certified(epoch).header, &world.federation);
-        assert_eq!(found, Err(VerifyError::Malformed { kind: "entry", reason }));
+        assert_eq!(found, Err(VerifyError::Malformed { kind: "bundle", reason }));
     }
 }
 

@@ -54,7 +54,9 @@ struct Outgoing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Sent,
-    Accepted { at: u64 },
+    Accepted {
+        at: u64,
+    },
     Ordered(Seq),
     /// Its messages were signed again.
     Replaced,
@@ -182,17 +184,18 @@ impl World {
         let other = self.rng.index(self.nodes.len());
         let via = if self.rng.permille(700) { self.clients[me].home } else { other };
         self.stats.messages += count;
-        self.sign(me, via, messages);
+        self.sign(me, via, messages, None);
     }
 
-    /// A client signs a bundle and keeps it, before it sends it.
-    fn sign(&mut self, me: usize, via: usize, messages: Vec<Message>) {
+    /// A client signs a bundle and keeps it, before it sends it; with a valid-until that the node wants, if it said so.
+    fn sign(&mut self, me: usize, via: usize, messages: Vec<Message>, wanted: Option<(u64, u64)>) {
         let params = self.federation.params();
         let (window, validity) = (params.routing_window_epochs, params.validity_epochs);
         let ahead = if self.rng.permille(200) { 2 * window + 4 } else { self.rng.within(3 * window..=validity / 2) };
         let client = &mut self.clients[me];
+        let valid_until = wanted.map_or(client.epoch + ahead, |(from, to)| from + (to - from) / 2);
         let counter = client.counters.entry(via).or_insert(1);
-        let body = BundleBody::new(client.id, self.ids[via], *counter, client.epoch + ahead, &messages);
+        let body = BundleBody::new(client.id, self.ids[via], *counter, valid_until, &messages);
         *counter = body.last_counter() + 1;
         let signed = Signed::sign(body, &client.secret, &self.federation).into_inner();
         let bundle = Bundle { signed, messages };
@@ -407,11 +410,16 @@ impl World {
         let Some(at) = found.filter(|at| open(self.clients[me].outgoing[*at].state)) else {
             match answer {
                 Answer::Refused(_) => self.stats.refused += u64::from(counter > ROGUE),
-                _ if counter > ROGUE => return self.broken("refusals", format!("a bad bundle was answered {answer:?}")),
+                _ if counter > ROGUE => {
+                    return self.broken("refusals", format!("a bad bundle was answered {answer:?}"));
+                }
                 _ => {}
             }
             return Ok(());
         };
+        if let Answer::Refused(refusal) = &answer {
+            self.trace.say(self.now, node, &format!("refuses bundle {counter} of client {me}: {refusal:?}"));
+        }
         let now = self.now;
         let federation = self.federation.clone();
         let outgoing = &mut self.clients[me].outgoing[at];
@@ -461,13 +469,19 @@ impl World {
                     let counter = self.clients[me].counters.entry(node).or_insert(1);
                     *counter = (*counter).max(last + 1);
                     self.stats.signed_again += 1;
-                    self.sign(me, node, messages);
+                    self.sign(me, node, messages, None);
                 }
-                Refusal::BadValidity { .. } | Refusal::Expired { .. } => {
+                Refusal::BadValidity { from, to, .. } => {
                     outgoing.state = State::Replaced;
                     let messages = outgoing.bundle.messages.clone();
                     self.stats.signed_again += 1;
-                    self.sign(me, node, messages);
+                    self.sign(me, node, messages, Some((from, to)));
+                }
+                Refusal::Expired { .. } => {
+                    outgoing.state = State::Replaced;
+                    let messages = outgoing.bundle.messages.clone();
+                    self.stats.signed_again += 1;
+                    self.sign(me, node, messages, None);
                 }
                 other => return self.broken("refusals", format!("client {me} was refused at node {node}: {other}")),
             },

@@ -79,12 +79,7 @@ fn read<'b, T: Decode<'b, ()> + Encode<()>>(bytes: &'b [u8]) -> Result<T, Refuse
 
 impl Edge {
     pub(super) fn new(federation: &Federation) -> Edge {
-        Edge {
-            federation: federation.clone(),
-            cuts: BTreeMap::new(),
-            slices: BTreeMap::new(),
-            held: BTreeSet::new(),
-        }
+        Edge { federation: federation.clone(), cuts: BTreeMap::new(), slices: BTreeMap::new(), held: BTreeSet::new() }
     }
 
     fn hello(&self, theirs: Digest) -> Result<(), Refused> {

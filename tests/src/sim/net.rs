@@ -189,7 +189,14 @@ impl World {
     }
 
     /// A frame arrives.
-    pub(super) fn frame(&mut self, index: usize, generation: u64, route: (usize, usize), stream: Stream, bytes: &[u8]) -> Step {
+    pub(super) fn frame(
+        &mut self,
+        index: usize,
+        generation: u64,
+        route: (usize, usize),
+        stream: Stream,
+        bytes: &[u8],
+    ) -> Step {
         let (from, to) = route;
         let link = &self.links[index];
         if !link.alive || link.generation != generation || self.nodes[to].running.is_none() {
@@ -255,7 +262,9 @@ impl World {
         loop {
             let Some(running) = self.nodes[me].running.as_ref() else { return Ok(()) };
             let applied = running.applied;
-            let Some(Follower { sent, applied: has }) = running.followers.get(&follower).copied() else { return Ok(()) };
+            let Some(Follower { sent, applied: has }) = running.followers.get(&follower).copied() else {
+                return Ok(());
+            };
             if sent >= applied || sent >= has + AHEAD {
                 return Ok(());
             }

@@ -114,9 +114,8 @@ impl World {
             params,
         };
         let federation = Federation::new(genesis).expect("the simulator's genesis is valid");
-        let deputies = (0..count)
-            .map(|node| (0..count).filter(|other| *other != node && rng.permille(250)).collect())
-            .collect();
+        let deputies =
+            (0..count).map(|node| (0..count).filter(|other| *other != node && rng.permille(250)).collect()).collect();
         let nodes = (secrets.into_iter().enumerate())
             .map(|(at, secret)| SimNode {
                 id: ids[at],
@@ -291,6 +290,7 @@ impl World {
         match self.unfinished() {
             None => self.done = true,
             Some(what) if self.now > self.heals_at + PATIENCE_MS => {
+                for sim in &self.nodes { if let Some(r) = &sim.running { println!("DUMP {:?}", r.node); } }
                 return self.broken("progress", format!("{PATIENCE_MS} ms after all faults: {what}"));
             }
             Some(_) => self.after(250, Event::Check),
@@ -319,7 +319,11 @@ impl World {
                 return Some(format!("node {at} is at epoch {}, the last cut is {epoch}", running.applied));
             }
             if node.settled().0 + 2 < epoch || node.load().1 > 0 {
-                return Some(format!("node {at} has delivered {}, {} slices are pending", node.settled().0, node.load().1));
+                return Some(format!(
+                    "node {at} has delivered {}, {} slices are pending",
+                    node.settled().0,
+                    node.load().1
+                ));
             }
             if let Some(away) = self.ids.iter().find(|id| **id != sim.id && !node.peers().is_present(id)) {
                 return Some(format!("node {at} takes node {:?} for away", self.index_of(away)));

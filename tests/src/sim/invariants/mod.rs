@@ -2,9 +2,9 @@
 //! node thinks.
 
 pub(super) mod central;
+pub(super) mod once_each;
 pub(super) mod one_order;
 pub(super) mod one_statement;
-pub(super) mod once_each;
 
 use std::fmt;
 

@@ -24,7 +24,9 @@ impl OneOrder {
     /// The guard signed a cut.
     pub(in crate::sim) fn certified(&mut self, epoch: u64, cut: Digest) -> Verdict {
         match self.certified.insert(epoch, cut) {
-            Some(other) if other != cut => broken(NAME, format!("the guard signed {other} and {cut} for epoch {epoch}")),
+            Some(other) if other != cut => {
+                broken(NAME, format!("the guard signed {other} and {cut} for epoch {epoch}"))
+            }
             _ => Ok(()),
         }
     }
@@ -33,7 +35,10 @@ impl OneOrder {
     pub(in crate::sim) fn applied(&mut self, node: &NodeId, epoch: u64, cut: Digest, state: Digest) -> Verdict {
         match self.states.insert(epoch, (cut, state)) {
             Some(other) if other != (cut, state) => {
-                return broken(NAME, format!("{node:?} has another cut or state at epoch {epoch}: {state}, not {}", other.1));
+                return broken(
+                    NAME,
+                    format!("{node:?} has another cut or state at epoch {epoch}: {state}, not {}", other.1),
+                );
             }
             _ => {}
         }
@@ -64,7 +69,10 @@ impl OneOrder {
     /// A recipient's log goes on with `leaf` behind `before`.
     pub(in crate::sim) fn appended(&self, who: &MailboxId, before: Option<&LogLeaf>, leaf: &LogLeaf) -> Verdict {
         if before.is_some_and(|before| before.order() >= leaf.order()) {
-            return broken(NAME, format!("{who:?}: {} comes behind {}", leaf.seq, before.map_or(Seq::default(), |b| b.seq)));
+            return broken(
+                NAME,
+                format!("{who:?}: {} comes behind {}", leaf.seq, before.map_or(Seq::default(), |b| b.seq)),
+            );
         }
         Ok(())
     }
