@@ -1,6 +1,6 @@
 //! The driver: what carries a node's engine into the world.
 //!
-//! One thread owns the engine and the store's only transaction ([`core`]); tasks own streams and talk to it over one
+//! One thread owns the engine and the store's only transaction (`core.rs`); tasks own streams and talk to it over one
 //! bounded channel. Bytes are decoded and verified in the tasks, before the core sees them. Queues towards a peer are
 //! bounded; when one is full its stream is closed, and the peer resumes.
 //!

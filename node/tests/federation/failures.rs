@@ -11,17 +11,19 @@ fn a_dead_node_delays_only_its_own_mailboxes() {
     let (alive, dead) = (net.mailbox("alive", 2), net.mailbox("dead", 3));
     net.kill(3);
     assert_eq!(sender.send(&[&alive, &dead], &["the first finds it dead"], &[]).code, 0);
-    // Now it is known to be away: the slowest of a hundred is p99.
-    let mut slowest_ms = 0;
+    // Now it is known to be away.
+    let mut took_ms = Vec::new();
     for number in 0..100 {
         let began = Instant::now();
         let sent = sender.send(&[&alive, &dead], &[&format!("{number}")], &[]);
-        slowest_ms = slowest_ms.max(began.elapsed().as_millis());
+        took_ms.push(began.elapsed().as_millis());
         assert_eq!((sent.code, &sent.lines[0]["state"]), (0, &"ordered".into()), "{}", sent.error);
         assert_eq!(sent.lines[0]["weak"], false, "two custodians are there");
     }
-    println!("ordered within {slowest_ms} ms at most, process start included, with a destination away");
-    assert!(slowest_ms < 1_000, "{slowest_ms} ms");
+    took_ms.sort_unstable();
+    let (p50_ms, p99_ms) = (took_ms[49], took_ms[98]);
+    println!("with a destination away, ordered after {p50_ms} ms (p50), {p99_ms} ms (p99), process start included");
+    assert!(p99_ms < 1_000, "{took_ms:?}");
     let live = alive.recv_all(101);
     assert!(live.iter().all(|message| message["late"] == false));
 

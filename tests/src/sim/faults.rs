@@ -4,9 +4,10 @@ use postroad_engine::tables::{self, ALL, BATCHES, CUTS, SLICES, StoredBatch};
 use postroad_protocol::codec::decode;
 use postroad_protocol::signed::Statement;
 use postroad_protocol::slice::SliceKey;
-use postroad_store::{Read, Store, Write};
+use postroad_store::{Read, Store, Table, Write};
 
 use super::invariants::one_statement::Committed;
+use super::node::SimNode;
 use super::world::{Event, World};
 
 impl World {
@@ -130,27 +131,30 @@ impl World {
     fn may_restore(&self, node: usize) -> bool {
         let sim = &self.nodes[node];
         let (Some(backup), Ok(disk)) = (&sim.backup, sim.store.snapshot()) else { return false };
-        let elsewhere = |table, key: &[u8]| {
-            let others = self.nodes.iter().filter(|other| other.id != sim.id);
-            others.into_iter().any(|other| {
-                other.store.snapshot().is_ok_and(|disk| disk.get(table, key).is_ok_and(|row| row.is_some()))
-            })
-        };
         if let Some((epoch, ..)) = sim.guard.last()
-            && !elsewhere(CUTS, &tables::number_key(epoch))
+            && !self.nodes.iter().any(|other| other.id != sim.id && has(other, CUTS, &tables::number_key(epoch)))
         {
             return false;
         }
+        // Every batch that is not in the copy: its slices must be where a cut says that they are.
         let rows = disk.range(BATCHES, &[], &[], usize::MAX).unwrap_or_default();
         rows.into_iter().all(|(key, value)| {
-            let write = Write::Put { table: BATCHES, key, value: value.clone() };
             let Ok(StoredBatch { header, .. }) = decode::<StoredBatch>(&value) else { return false };
-            backup.contains(&write)
+            let digest = header.digest(self.federation.id());
+            backup.contains(&Write::Put { table: BATCHES, key, value })
                 || header.slices.iter().all(|slice| {
-                    let digest = header.digest(self.federation.id());
                     let (origin, number, destination) = (header.origin, header.number, slice.destination);
-                    elsewhere(SLICES, &tables::slice_key(&SliceKey { origin, number, header: digest, destination }))
+                    let key = tables::slice_key(&SliceKey { origin, number, header: digest, destination });
+                    let holders = self.checks.oracle.holders(&digest, &destination);
+                    holders.iter().filter(|holder| **holder != sim.id).any(|holder| {
+                        let holder = self.nodes.iter().find(|node| node.id == *holder);
+                        holder.is_some_and(|holder| has(holder, SLICES, &key))
+                    })
                 })
         })
     }
+}
+
+fn has(node: &SimNode, table: Table, key: &[u8]) -> bool {
+    node.store.snapshot().is_ok_and(|disk| disk.get(table, key).is_ok_and(|row| row.is_some()))
 }

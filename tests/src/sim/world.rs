@@ -290,7 +290,6 @@ impl World {
         match self.unfinished() {
             None => self.done = true,
             Some(what) if self.now > self.heals_at + PATIENCE_MS => {
-                for sim in &self.nodes { if let Some(r) = &sim.running { println!("DUMP {:?}", r.node); } }
                 return self.broken("progress", format!("{PATIENCE_MS} ms after all faults: {what}"));
             }
             Some(_) => self.after(250, Event::Check),

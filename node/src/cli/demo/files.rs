@@ -2,7 +2,7 @@
 //!
 //! Both begin with the mailbox, number their lines, and end with a trailer that counts and hashes what stands before
 //! it. The lines are those of `postroad send --json` and `recv --json`, with what a check needs besides. This module
-//! knows the form alone; whether what it says holds together is for [`super::check`].
+//! knows the form alone; whether what it says holds together is for [`mod@super::check`].
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

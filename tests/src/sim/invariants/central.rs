@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use postroad_protocol::batch::Entries;
 use postroad_protocol::bundle::Bundle;
 use postroad_protocol::cut::Cut;
-use postroad_protocol::{Digest, Federation, MailboxId, Seq};
+use postroad_protocol::receipt::Receipt;
+use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Seq};
 
 use super::{Verdict, broken};
 use crate::reference::Central;
@@ -30,6 +31,8 @@ pub(in crate::sim) struct Oracle {
     batches: BTreeMap<Digest, Vec<Bundle>>,
     got: BTreeMap<MailboxId, BTreeMap<Seq, Got>>,
     epoch: u64,
+    /// Who has signed for each ordered slice.
+    holders: BTreeMap<(Digest, NodeId), Vec<NodeId>>,
 }
 
 impl Oracle {
@@ -43,6 +46,11 @@ impl Oracle {
         self.epoch
     }
 
+    /// Who has signed for the slice of an ordered header, by its destination.
+    pub(in crate::sim) fn holders(&self, header: &Digest, destination: &NodeId) -> &[NodeId] {
+        self.holders.get(&(*header, *destination)).map_or(&[], Vec::as_slice)
+    }
+
     /// A cut was certified: its bundles go to the reference model in the order of the cut.
     pub(in crate::sim) fn ordered(&mut self, cut: &Cut, federation: &Federation) -> Verdict {
         let epoch = cut.certified.header.epoch;
@@ -54,6 +62,10 @@ impl Oracle {
         }
         self.epoch = epoch;
         for sealed in &cut.body.headers {
+            for (custody, slice) in sealed.custody.iter().zip(&sealed.header.body.slices) {
+                let holders = custody.receipts.iter().map(Receipt::holder).collect();
+                self.holders.insert((sealed.digest(federation), slice.destination), holders);
+            }
             let Some(bundles) = self.batches.get(&sealed.digest(federation)) else {
                 return broken(NAME, format!("cut {epoch} has a header that never was on its origin's disk"));
             };
