@@ -164,22 +164,12 @@ impl Order {
         let receipts = sign_receipts(vec![item], 1, &key(1), &self.federation);
         let receipts = receipts.into_iter().map(Verified::into_inner).collect();
         let (cut, order) = self.include(Sealed { header, custody: vec![Custody { request: None, receipts }] });
-        let mut proofs = Vec::new();
-        for bundle in &routed.bodies[0].bundles {
-            for message in &bundle.messages {
-                proofs.push(EntryProof {
-                    order: order.clone(),
-                    ordinal: bundle.ordinal,
-                    bundle: bundle.signed.clone(),
-                    bundle_path: bundle.path.clone(),
-                    index: message.index,
-                    message_path: message.path.clone(),
-                    common: message.common.clone(),
-                    recipient_count: message.recipient_count,
-                    recipient: message.recipients[0].clone(),
-                });
-            }
-        }
+        let body = &routed.bodies[0];
+        let index = body.index(routed.entries.bundles, self.federation.id()).expect("a slice just cut");
+        let mut leaves: Vec<_> = index.leaves().values().flatten().collect();
+        leaves.sort_by_key(|leaf| (leaf.index, leaf.recipient_at));
+        leaves.dedup_by_key(|leaf| leaf.index);
+        let proofs = leaves.into_iter().filter_map(|leaf| EntryProof::of(body, leaf, order.clone())).collect();
         (cut, proofs)
     }
 

@@ -150,26 +150,8 @@ impl Reader {
         let body = self
             .slices
             .get(row.slice, || load_body(&row.slice, me, federation, store)?.map(|(_, body)| body).ok_or_else(gone))?;
-        let leaf = &row.leaves[offset];
-        let found = || {
-            let order = cut.1.get(row.position as usize)?;
-            let bundle = body.bundles.get(leaf.bundle_at as usize)?;
-            let message = bundle.messages.get(leaf.message_at as usize)?;
-            let recipient = message.recipients.get(leaf.recipient_at as usize)?;
-            Some((order, bundle, message, recipient))
-        };
-        let (order, bundle, message, recipient) = found().ok_or_else(gone)?;
-        let proof = EntryProof {
-            order: order.clone(),
-            ordinal: bundle.ordinal,
-            bundle: bundle.signed.clone(),
-            bundle_path: bundle.path.clone(),
-            index: message.index,
-            message_path: message.path.clone(),
-            common: message.common.clone(),
-            recipient_count: message.recipient_count,
-            recipient: recipient.clone(),
-        };
+        let order = cut.1.get(row.position as usize).ok_or_else(gone)?;
+        let proof = EntryProof::of(&body, &row.leaves[offset], order.clone()).ok_or_else(gone)?;
         Ok((cut.0.clone(), Entry { log_index, settled: row.settled, proof }))
     }
 }

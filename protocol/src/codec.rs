@@ -65,6 +65,29 @@ pub(crate) fn at_most<'b, const N: usize, C, T: Decode<'b, C>>(
     (0..length).map(|_| d.decode_with(ctx)).collect()
 }
 
+/// Encodes a newtype over an array of bytes as a byte string of exactly that length.
+macro_rules! byte_string {
+    ($type:ident) => {
+        impl<C> minicbor::Encode<C> for $type {
+            fn encode<W: minicbor::encode::Write>(
+                &self,
+                e: &mut minicbor::Encoder<W>,
+                _: &mut C,
+            ) -> Result<(), minicbor::encode::Error<W::Error>> {
+                e.bytes(&self.0)?.ok()
+            }
+        }
+
+        impl<'b, C> minicbor::Decode<'b, C> for $type {
+            fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+                $crate::codec::fixed_bytes(d).map($type)
+            }
+        }
+    };
+}
+
+pub(crate) use byte_string;
+
 /// A byte string of exactly sixteen bytes, for use as `#[cbor(with = "crate::codec::bytes16")]`.
 pub(crate) mod bytes16 {
     use minicbor::{Decoder, Encoder};

@@ -9,7 +9,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use ed25519_dalek::Signer as _;
-use minicbor::{Decode, Decoder, Encode, Encoder};
+
+use crate::codec::byte_string;
 
 /// What precedes an ed25519 key in a libp2p PeerId: an identity multihash of 36 bytes that holds the protobuf of the
 /// key (<https://github.com/libp2p/specs/blob/master/peer-ids/peer-ids.md>).
@@ -130,34 +131,6 @@ impl fmt::Debug for Signature {
     }
 }
 
-impl<C> Encode<C> for PublicKey {
-    fn encode<W: minicbor::encode::Write>(
-        &self,
-        e: &mut Encoder<W>,
-        _: &mut C,
-    ) -> Result<(), minicbor::encode::Error<W::Error>> {
-        e.bytes(&self.0)?.ok()
-    }
-}
+byte_string!(PublicKey);
 
-impl<'b, C> Decode<'b, C> for PublicKey {
-    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
-        crate::codec::fixed_bytes(d).map(PublicKey)
-    }
-}
-
-impl<C> Encode<C> for Signature {
-    fn encode<W: minicbor::encode::Write>(
-        &self,
-        e: &mut Encoder<W>,
-        _: &mut C,
-    ) -> Result<(), minicbor::encode::Error<W::Error>> {
-        e.bytes(&self.0)?.ok()
-    }
-}
-
-impl<'b, C> Decode<'b, C> for Signature {
-    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
-        crate::codec::fixed_bytes(d).map(Signature)
-    }
-}
+byte_string!(Signature);

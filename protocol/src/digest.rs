@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use minicbor::{Decode, Decoder, Encode, Encoder};
 use sha2::{Digest as _, Sha256};
+
+use crate::codec::byte_string;
 
 /// The protocol's name and version; the first bytes under every tagged hash and every signature.
 pub const PROTOCOL: &str = "postroad/1";
@@ -64,18 +65,4 @@ impl fmt::Debug for Digest {
     }
 }
 
-impl<C> Encode<C> for Digest {
-    fn encode<W: minicbor::encode::Write>(
-        &self,
-        e: &mut Encoder<W>,
-        _: &mut C,
-    ) -> Result<(), minicbor::encode::Error<W::Error>> {
-        e.bytes(&self.0)?.ok()
-    }
-}
-
-impl<'b, C> Decode<'b, C> for Digest {
-    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
-        crate::codec::fixed_bytes(d).map(Digest)
-    }
-}
+byte_string!(Digest);

@@ -17,6 +17,7 @@ use crate::message::{RecipientProof, common_digest};
 use crate::receipt::Sealed;
 use crate::seq::Seq;
 use crate::signed::{Signed, Verify};
+use crate::slice::{SliceBody, SliceLeaf};
 
 /// One message for one recipient, with everything that proves its place except the cut.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -73,6 +74,24 @@ pub struct Placed {
 }
 
 impl EntryProof {
+    /// The entry that stands at `leaf` of a slice; none if the slice has no such leaf.
+    pub fn of(body: &SliceBody, leaf: &SliceLeaf, order: HeaderProof) -> Option<EntryProof> {
+        let bundle = body.bundles.get(leaf.bundle_at as usize)?;
+        let message = bundle.messages.get(leaf.message_at as usize)?;
+        let recipient = message.recipients.get(leaf.recipient_at as usize)?;
+        Some(EntryProof {
+            order,
+            ordinal: bundle.ordinal,
+            bundle: bundle.signed.clone(),
+            bundle_path: bundle.path.clone(),
+            index: message.index,
+            message_path: message.path.clone(),
+            common: message.common.clone(),
+            recipient_count: message.recipient_count,
+            recipient: recipient.clone(),
+        })
+    }
+
     /// Follows the entry from its payloads to `cut`, which must be certified.
     ///
     /// # Errors

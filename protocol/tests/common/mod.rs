@@ -476,19 +476,7 @@ impl World {
         let index = body.index(order.header.body.entries.bundles, self.federation.id()).unwrap();
         let leaves = &index.leaves()[&self.mailbox(mailbox)];
         let leaf = leaves.iter().find(|leaf| leaf.index == found.seq.index).unwrap();
-        let bundle = &body.bundles[leaf.bundle_at as usize];
-        let message = &bundle.messages[leaf.message_at as usize];
-        let proof = EntryProof {
-            order,
-            ordinal: bundle.ordinal,
-            bundle: bundle.signed.clone(),
-            bundle_path: bundle.path.clone(),
-            index: message.index,
-            message_path: message.path.clone(),
-            common: message.common.clone(),
-            recipient_count: message.recipient_count,
-            recipient: message.recipients[leaf.recipient_at as usize].clone(),
-        };
+        let proof = EntryProof::of(body, leaf, order).unwrap();
         Entry { log_index: log_index as u64, settled: found.settled, proof }
     }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use postroad_engine::tables::{self, BATCHES, META, SLICES, StoredBatch};
 use postroad_protocol::attestation::Attestation;
 use postroad_protocol::batch::Header;
-use postroad_protocol::codec::decode;
+use postroad_protocol::codec::{decode, encode};
 use postroad_protocol::cut::Cut;
 use postroad_protocol::receipt::{Receipt, Sealed};
 use postroad_protocol::signed::Statement;
@@ -37,6 +37,8 @@ pub(in crate::sim) struct OneStatement {
     slots: BTreeMap<Slot, Digest>,
     /// Origin and number of every header that left its origin.
     headers: BTreeMap<Digest, (NodeId, u64)>,
+    /// Every receipt that left its holder.
+    receipts: BTreeSet<Digest>,
 }
 
 impl OneStatement {
@@ -73,8 +75,9 @@ impl OneStatement {
     }
 
     /// A receipt leaves its holder.
-    pub(in crate::sim) fn receipt(&self, receipt: &Receipt, me: &NodeId, committed: &Committed) -> Verdict {
-        if receipt.holder() != *me {
+    pub(in crate::sim) fn receipt(&mut self, receipt: &Receipt, me: &NodeId, committed: &Committed) -> Verdict {
+        // What it signed before may come back to it in what others hand in.
+        if receipt.holder() != *me || !self.receipts.insert(Digest::tagged("seen", &[&encode(receipt)])) {
             return Ok(());
         }
         let item = &receipt.item;
