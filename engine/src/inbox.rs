@@ -3,7 +3,7 @@
 //! It refuses, with a reason, what it does not take. A bundle whose counter it has seen is not taken twice: the same
 //! bytes get the answer that they had before, other bytes are told the last counter.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use postroad_protocol::bundle::Bundle;
 use postroad_protocol::state::State;
@@ -161,6 +161,10 @@ impl Inbox {
         if !(from..=to).contains(&body.valid_until) {
             return Err(Refusal::BadValidity { valid_until: body.valid_until, from, to });
         }
+        let homes = homes_of(bundle, head, params.max_slices).len() as u64;
+        if homes > params.max_slices {
+            return Err(Refusal::TooLarge { bytes: homes, limit: params.max_slices });
+        }
         for message in &bundle.messages {
             for recipient in &message.recipients {
                 if head.mailbox(&recipient.mailbox).is_none() {
@@ -183,15 +187,20 @@ impl Inbox {
     }
 
     /// Takes what fits into one batch, in order.
-    pub fn take_batch(&mut self) -> Vec<Bundle> {
+    pub fn take_batch(&mut self, head: &State) -> Vec<Bundle> {
         let limit = self.federation.params().max_batch_bytes;
+        let max_slices = self.federation.params().max_slices;
         let mut bytes = 0;
+        let mut homes = BTreeSet::new();
         let mut batch = Vec::new();
         while let Some(bundle) = self.queue.front() {
             let size = bundle.weight_bytes();
-            if !batch.is_empty() && bytes + size > limit {
+            let mut with_it = homes.clone();
+            with_it.extend(homes_of(bundle, head, max_slices));
+            if !batch.is_empty() && (bytes + size > limit || with_it.len() as u64 > max_slices) {
                 break;
             }
+            homes = with_it;
             bytes += size;
             self.queued_bytes = self.queued_bytes.saturating_sub(size);
             batch.extend(self.queue.pop_front());
@@ -252,4 +261,13 @@ impl Inbox {
             waiting.clients.retain(|other| *other != client);
         }
     }
+}
+
+/// The homes of a bundle's recipients; nothing where the federation has so few nodes that their number cannot matter.
+fn homes_of(bundle: &Bundle, head: &State, max_slices: u64) -> BTreeSet<NodeId> {
+    if head.node_count() <= max_slices {
+        return BTreeSet::new();
+    }
+    let recipients = bundle.messages.iter().flat_map(|message| &message.recipients);
+    recipients.filter_map(|recipient| head.home(&recipient.mailbox)).collect()
 }

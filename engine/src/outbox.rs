@@ -129,7 +129,8 @@ impl Outbox {
     /// From now on attestations carry this incarnation, and numbers above `number`.
     pub fn start(&mut self, incarnation: u64, number: u64) {
         self.incarnation = incarnation;
-        self.number = self.number.max(number);
+        // Rule 12: a number that a disk set back has forgotten is not used again either.
+        self.number = self.number.max(number).max(incarnation.saturating_mul(1 << 32));
     }
 
     /// A mailbox lives here: it has a log, empty at first.
@@ -255,7 +256,7 @@ impl Outbox {
             let log = self.logs.get(mailbox)?;
             let first = *log.first.get(&(seq.epoch, seq.position))?;
             let attested = self.last_final.as_ref()?.of(mailbox)?;
-            Some((log, first, attested))
+            (first < attested.log.log.size).then_some((log, first, attested))
         };
         let Some((log, first, attested)) = found() else { return Ok(None) };
         let key = tables::mailbox_key(mailbox, first);

@@ -17,12 +17,14 @@ use postroad_store::{Read, StoreError, Write};
 
 use crate::io::{Held, Output};
 use crate::outbox::{Outbox, Place};
-use crate::tables::{self, BATCHES, DELIVERED, META, PENDING, PendingRow, SLICES, StoredBatch};
+use crate::tables::{self, BATCHES, DELIVERED, META, PENDING, PendingRow, ROOTS, SLICES, StoredBatch};
 
 /// Indexes of slices that wait for their cut, kept in memory; others are read from disk again.
 const MAX_REMEMBERED: usize = 4_096;
 /// Pending slices that are fetched at the same time.
 const MAX_FETCHES: usize = 8;
+/// Pending slices that nobody had, and that are asked for again at the same time.
+const MAX_RETRIES: usize = 2;
 
 /// One thing that a cut makes this node owe.
 #[derive(Debug)]
@@ -85,6 +87,8 @@ pub struct Receiver {
     /// The slice without which nothing more can be delivered.
     stalled: Option<SliceKey>,
     pending: BTreeMap<(u64, u32), PendingSlice>,
+    /// The last slice that was asked for again after nobody had it.
+    retried: (u64, u32),
 }
 
 impl Receiver {
@@ -109,6 +113,7 @@ impl Receiver {
             owed: VecDeque::new(),
             stalled: None,
             pending,
+            retried: (0, 0),
         })
     }
 
@@ -145,8 +150,10 @@ impl Receiver {
     }
 
     fn remember(&mut self, key: SliceKey, index: Arc<SliceIndex>) {
-        if self.remembered.len() < MAX_REMEMBERED {
-            self.remembered.insert(key, index);
+        self.remembered.insert(key, index);
+        // Those of headers that no cut ever included would stay; what is dropped is read from disk when it is owed.
+        if self.remembered.len() > MAX_REMEMBERED {
+            self.remembered.pop_first();
         }
     }
 
@@ -155,10 +162,9 @@ impl Receiver {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn hold(&mut self, held: &Held, token: u64, store: &dyn Read) -> Result<Option<Write>, StoreError> {
+    pub fn hold(&mut self, held: &Held, token: u64, store: &dyn Read) -> Result<Vec<Write>, StoreError> {
         let Held { key, parcel, index } = held;
-        let row = tables::slice_key(key);
-        let known = store.get(SLICES, &row)?.is_some();
+        let known = store.get(ROOTS, &tables::slice_key(key))?.is_some();
         if key.destination == self.me {
             self.remember(*key, Arc::clone(index));
         }
@@ -166,7 +172,7 @@ impl Receiver {
             let request = parcel.request.as_ref().map(|request| request.digest(&self.federation));
             self.unsigned.push(Unsigned { token, key: *key, root: slice.root, request });
         }
-        Ok((!known).then(|| tables::put(SLICES, row, &**parcel)))
+        Ok(if known { Vec::new() } else { slice_rows(key, parcel) })
     }
 
     /// An origin asks for another receipt for a slice that is here; signed once `token` is persisted. Returns whether
@@ -181,12 +187,9 @@ impl Receiver {
         token: u64,
         store: &dyn Read,
     ) -> Result<bool, StoreError> {
-        let Some(parcel) = tables::get::<SliceParcel>(store, SLICES, &tables::slice_key(key))? else {
-            return Ok(false);
-        };
-        let Some(slice) = parcel.header.body.slice(&key.destination) else { return Ok(false) };
+        let Some(root) = tables::get::<Digest>(store, ROOTS, &tables::slice_key(key))? else { return Ok(false) };
         let request = request.map(|request| request.digest(&self.federation));
-        self.unsigned.push(Unsigned { token, key: *key, root: slice.root, request });
+        self.unsigned.push(Unsigned { token, key: *key, root, request });
         Ok(true)
     }
 
@@ -344,20 +347,38 @@ impl Receiver {
             return Ok(false);
         }
         let mut waits = false;
-        let mut fetches = self.pending.values().filter(|pending| matches!(pending.step, Step::Fetching)).count();
-        for pending in self.pending.values_mut().filter(|pending| matches!(pending.step, Step::Waiting)) {
-            if fetches >= MAX_FETCHES {
-                break;
+        let fetching = |failed: bool| {
+            move |pending: &&PendingSlice| matches!(pending.step, Step::Fetching) && pending.failed == failed
+        };
+        // What nobody had has few places of its own, so that it keeps no other from being fetched.
+        let mut places = MAX_FETCHES.saturating_sub(self.pending.values().filter(fetching(false)).count());
+        let mut retries = MAX_RETRIES.saturating_sub(self.pending.values().filter(fetching(true)).count());
+        let cursor = self.retried;
+        for (at, pending) in self.pending.iter_mut().filter(|(_, pending)| matches!(pending.step, Step::Waiting)) {
+            let places = match pending.failed {
+                true if *at <= cursor => continue,
+                true => &mut retries,
+                false => &mut places,
+            };
+            if *places == 0 {
+                continue;
             }
             let row = &pending.row;
-            if store.get(SLICES, &tables::slice_key(&row.slice))?.is_some() {
+            if store.get(ROOTS, &tables::slice_key(&row.slice))?.is_some() {
                 pending.step = Step::Here { token };
                 waits = true;
-            } else {
-                pending.step = Step::Fetching;
-                fetches += 1;
-                out.push(Output::Fetch(row.slice, sources(&row.slice, &row.holders, &self.me)));
+                continue;
             }
+            if pending.failed {
+                self.retried = *at;
+            }
+            pending.step = Step::Fetching;
+            *places -= 1;
+            out.push(Output::Fetch(row.slice, sources(&row.slice, &row.holders, &self.me)));
+        }
+        if retries > 0 {
+            // The end of the list: the next round begins at its head again.
+            self.retried = (0, 0);
         }
         Ok(waits)
     }
@@ -374,12 +395,7 @@ impl Receiver {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn fetched(
-        &mut self,
-        key: &SliceKey,
-        held: Option<&Held>,
-        store: &dyn Read,
-    ) -> Result<Option<Write>, StoreError> {
+    pub fn fetched(&mut self, key: &SliceKey, held: Option<&Held>, store: &dyn Read) -> Result<Vec<Write>, StoreError> {
         for pending in self.pending.values_mut().filter(|pending| pending.row.slice == *key) {
             if matches!(pending.step, Step::Fetching) {
                 pending.step = Step::Waiting;
@@ -389,15 +405,23 @@ impl Receiver {
         if self.stalled == Some(*key) {
             self.stalled = None;
         }
-        let Some(held) = held.filter(|held| held.key == *key) else { return Ok(None) };
-        let row = tables::slice_key(key);
-        Ok(store.get(SLICES, &row)?.is_none().then(|| tables::put(SLICES, row, &*held.parcel)))
+        let Some(held) = held.filter(|held| held.key == *key) else { return Ok(Vec::new()) };
+        let known = store.get(ROOTS, &tables::slice_key(key))?.is_some();
+        Ok(if known { Vec::new() } else { slice_rows(key, &held.parcel) })
     }
 
     /// The destination's mailboxes of a slice that do not live here according to `is_mine`.
     pub fn foreign(index: &SliceIndex, is_mine: impl Fn(&NodeId) -> bool) -> BTreeSet<NodeId> {
         index.leaves().keys().filter(|mailbox| !is_mine(mailbox)).copied().collect()
     }
+}
+
+/// The rows of a slice that is taken to hold.
+fn slice_rows(key: &SliceKey, parcel: &SliceParcel) -> Vec<Write> {
+    let row = tables::slice_key(key);
+    let root = parcel.header.body.slice(&key.destination).map(|slice| slice.root);
+    let root = root.map(|root| tables::put(ROOTS, row.clone(), &root));
+    root.into_iter().chain([tables::put(SLICES, row, parcel)]).collect()
 }
 
 impl Unsigned {

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use postroad_protocol::codec::encode;
 use postroad_protocol::cut::{CertifiedCut, Cut, CutBody, CutHeader, Part, Vote};
-use postroad_protocol::receipt::{Fill, Sealed};
+use postroad_protocol::receipt::{Fill, Receipt, Sealed};
 use postroad_protocol::record::Record;
-use postroad_protocol::state::{Draft, Invalid, State};
+use postroad_protocol::state::{Draft, Invalid, PendingKey, State};
 use postroad_protocol::{Digest, Federation, NodeId, Verified};
 
 use crate::io::{Now, Output, Time};
@@ -103,21 +103,37 @@ impl Sequencer {
             reject(from, digest, "its origin is not a node of this federation, or has not started", out);
             return;
         }
+        if header.routing_epoch > head.epoch && !self.is_behind_guard(head.epoch) {
+            reject(from, digest, "its routing epoch is not settled yet", out);
+            return;
+        }
+        if header.slices.len() as u64 > self.federation.params().max_slices {
+            reject(from, digest, "more slices than genesis allows", out);
+            return;
+        }
+        let refuses = |receipt: &Receipt| !receipt.item.refused.is_empty();
+        if value.custody.iter().flat_map(|custody| &custody.receipts).any(refuses) {
+            reject(from, digest, &Invalid::Refused.to_string(), out);
+            return;
+        }
         self.urgent |= !header.slices.is_empty();
         let number = header.number;
         let waiting = self.headers.entry(origin).or_default();
-        waiting.entry((number, digest)).or_insert(Waiting { from, value });
+        // The newest takes the place: a header that is handed in again may come with other receipts, and better ones.
+        waiting.insert((number, digest), Waiting { from, value });
         if waiting.len() > MAX_HEADERS_PER_ORIGIN {
             waiting.pop_last();
         }
     }
 
-    /// A fill.
-    pub fn fill(&mut self, from: NodeId, value: Verified<Fill>) {
-        if self.fills.len() < MAX_FILLS {
+    /// A fill. Only for what is pending, and only its destination's; whoever has one hands it in again until a cut has
+    /// settled it.
+    pub fn fill(&mut self, from: NodeId, value: Verified<Fill>, head: &State) {
+        let key = PendingKey { destination: value.item.destination, header: value.item.header };
+        let owed = head.pending(&key).is_some_and(|pending| pending.slice == value.item.slice);
+        if owed && value.holder() == key.destination && self.fills.len() < MAX_FILLS {
             self.urgent = true;
-            let key = (value.item.destination, value.item.header);
-            self.fills.insert(key, Waiting { from: Some(from), value });
+            self.fills.insert((key.destination, key.header), Waiting { from: Some(from), value });
         }
     }
 
@@ -248,7 +264,7 @@ impl Sequencer {
             if last.is_none_or(|last| header.number > last.number) && header.previous != previous {
                 // It waits for the header before it; if that never comes, its routing epoch runs out.
                 let window = self.federation.params().routing_window_epochs;
-                if header.routing_epoch + window >= draft.state().epoch {
+                if header.routing_epoch.saturating_add(window) >= draft.state().epoch {
                     continue;
                 }
             }

@@ -100,7 +100,11 @@ impl Reader {
     ) -> Result<Vec<Served>, StoreError> {
         let mut served = Vec::new();
         let end = tables::mailbox_key(mailbox, u64::MAX);
-        let first = store.last(LOGS, &tables::mailbox_key(mailbox, 0), &tables::mailbox_key(mailbox, from + 1))?;
+        let first = store.last(
+            LOGS,
+            &tables::mailbox_key(mailbox, 0),
+            &tables::mailbox_key(mailbox, from.saturating_add(1)),
+        )?;
         let mut next = first.map_or_else(|| tables::mailbox_key(mailbox, from), |(key, _)| key);
         let (mut count, mut bytes) = (0, 0);
         loop {

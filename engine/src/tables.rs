@@ -27,6 +27,8 @@ pub const PLACES: Table = Table("places");
 pub const BUNDLES: Table = Table("bundles");
 /// Slice key → slice parcel: everything that this node holds for itself or for others.
 pub const SLICES: Table = Table("slices");
+/// Slice key → slice root, for each row of [`SLICES`]: what a receipt needs, without reading the slice.
+pub const ROOTS: Table = Table("roots");
 /// Header digest → [`PendingRow`]: slices for this node that are ordered and not in the logs yet.
 pub const PENDING: Table = Table("pending");
 /// Mailbox and log index → [`LogRow`].
@@ -35,7 +37,7 @@ pub const LOGS: Table = Table("logs");
 pub const ACKS: Table = Table("acks");
 
 /// All tables of a node's store.
-pub const ALL: [Table; 10] = [META, CUTS, STATE, BATCHES, PLACES, BUNDLES, SLICES, PENDING, LOGS, ACKS];
+pub const ALL: [Table; 11] = [META, CUTS, STATE, BATCHES, PLACES, BUNDLES, SLICES, ROOTS, PENDING, LOGS, ACKS];
 
 /// [`META`]: the state's floor, a [`Floor`].
 pub const FLOOR: &[u8] = b"floor";

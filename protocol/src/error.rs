@@ -86,7 +86,7 @@ pub enum Refusal {
     #[n(2)]
     #[error("too large: {bytes} where the federation's limit is {limit}; send less at once")]
     TooLarge {
-        /// What was sent (bytes, messages, or recipients).
+        /// What was sent (bytes, messages, or homes of recipients).
         #[n(0)]
         bytes: u64,
         /// What is allowed.

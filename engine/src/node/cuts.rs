@@ -13,7 +13,7 @@ use postroad_store::{Read, StoreError, Write};
 use super::{Node, Phase};
 use crate::inbox::BundleKey;
 use crate::io::{Now, Output, Report};
-use crate::tables::{self, BATCHES, BUNDLES, CUTS, PLACES, StoredBatch, Taken};
+use crate::tables::{self, BATCHES, BUNDLES, CUTS, FORGOTTEN, META, PLACES, StoredBatch, Taken};
 
 /// Cuts ahead of a missing one that are kept.
 const MAX_EARLY_CUTS: usize = 256;
@@ -117,7 +117,16 @@ impl Node {
             }
         }
         let weak = cut.body.headers[order.position as usize].is_weak(federation);
-        let Some(flight) = self.router.included(&order.header.digest(federation)) else { return };
+        let Some(flight) = self.router.included(&order.header.digest(federation)) else {
+            if let Phase::Started { .. } = self.phase {
+                // A header of this node's that it does not know: its disk was set back to before it was sealed (rule 4).
+                let started = self.ledger.head().node(&self.me).map_or(0, |known| known.started);
+                let lowest = started + self.config.federation.params().validity_epochs + 1;
+                self.inbox.forget_before(lowest);
+                writes.push(tables::put(META, FORGOTTEN, &lowest));
+            }
+            return;
+        };
         for (ordinal, (key, path)) in flight.bundles.iter().zip(flight.paths).enumerate() {
             let clients = self.inbox.finish(key);
             if clients.is_empty() {
@@ -192,7 +201,7 @@ impl Node {
         // The new batches are written together with the removal of the old ones, so that a crash finds one or the other.
         let mut sealed = Vec::new();
         while !self.inbox.is_empty() {
-            let bundles = self.inbox.take_batch();
+            let bundles = self.inbox.take_batch(self.ledger.head());
             let count = bundles.len() as u32;
             let token = self.token + 1;
             let batch = self.router.seal(bundles, None, self.ledger.head(), token);

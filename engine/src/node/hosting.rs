@@ -101,6 +101,10 @@ impl Node {
 
     /// The sequencer cannot settle something that this node handed in.
     pub(super) fn rejected(&mut self, digest: Digest, reason: String, out: &mut Vec<Output>) {
+        for flight in self.router.flights().filter(|flight| flight.digest == digest) {
+            // The next round of housekeeping hands it in again; if it can never be included, its chain is resealed.
+            flight.rejected = true;
+        }
         let found: Option<MailboxId> = (self.registering.iter())
             .find(|(_, registering)| registering.digest == digest)
             .map(|(mailbox, _)| *mailbox);

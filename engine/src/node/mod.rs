@@ -34,8 +34,8 @@ use crate::tables::{self, BATCHES, CUTS, DRAFT, META, StoredBatch};
 
 /// Time between two rounds of housekeeping: what was not answered is asked for again.
 const HOUSEKEEPING_MS: u64 = 1_000;
-/// Slices whose routing epoch this node has not reached yet, kept until it has.
-const MAX_EARLY: usize = 64;
+/// Slices whose routing epoch this node has not reached yet, kept until it has; of one origin.
+const MAX_EARLY: usize = 8;
 /// With a longer chain, senders are told *accepted* only when *ordered* does not come soon.
 const MAX_PROMPT_CHAIN: usize = 8;
 
@@ -100,6 +100,8 @@ pub struct Node {
     /// The sequencer's last epoch when it was last reached; none while it is out of reach.
     sequencer_epoch: Option<u64>,
     fetching_cuts: bool,
+    /// A fetched slice is being written: what waited for it goes on when it is durable.
+    fetched_some: bool,
     /// Cuts that came before one that is missing.
     early_cuts: BTreeMap<u64, Arc<Verified<Cut>>>,
     early_slices: Vec<(NodeId, Held)>,
@@ -144,6 +146,7 @@ impl Node {
             token: 0,
             sequencer_epoch: is_sequencer.then_some(0),
             fetching_cuts: false,
+            fetched_some: false,
             early_cuts: BTreeMap::new(),
             early_slices: Vec::new(),
             registering: BTreeMap::new(),
@@ -215,14 +218,25 @@ impl Node {
     ) -> Result<(), StoreError> {
         let time = now.time;
         match input {
-            Input::Persisted(token) => self.persisted(token, time, out),
+            Input::Persisted(token) => {
+                self.persisted(token, time, out);
+                if std::mem::take(&mut self.fetched_some) {
+                    self.deliver(store, out)?;
+                    self.pursue_pending(store, out)?;
+                }
+            }
             Input::TimedOut => self.timed_out(now, store, out)?,
             Input::Flush => self.flush(out),
             Input::Holder(node, up) => self.router.holder(node, up, time, self.ledger.head(), out),
             Input::Ready(node, ready) => self.router.ready(node, ready, out),
             Input::Receipts(node, receipts) => {
                 for receipt in receipts.iter().filter(|receipt| receipt.holder() == node) {
-                    self.router.receipt(receipt, time, out);
+                    // One that no cut would take must not make a header complete.
+                    let started = self.ledger.head().node(&node).map_or(0, |known| known.incarnation);
+                    let incarnation = receipt.signed.body.incarnation;
+                    if receipt.item.refused.is_empty() && (1..=started).contains(&incarnation) {
+                        self.router.receipt(receipt, time, out);
+                    }
                 }
             }
             Input::Missing(node, key) => self.router.missing(node, &key, true, time, self.ledger.head(), out),
@@ -249,7 +263,7 @@ impl Node {
             Input::Sealed(from, sealed) => self.hand_in_header(from, *sealed, out),
             Input::Fill(from, fill) => {
                 if let Some(sequencer) = &mut self.sequencer {
-                    sequencer.fill(from, *fill);
+                    sequencer.fill(from, *fill, self.ledger.head());
                 }
             }
             Input::Record(from, record) => {
@@ -269,11 +283,11 @@ impl Node {
                 }
             }
             Input::Fetched(key, held) => {
-                let write = self.receiver.fetched(&key, held.as_ref(), store)?;
+                let writes = self.receiver.fetched(&key, held.as_ref(), store)?;
                 // Where nobody had it, the next round of housekeeping asks again.
-                if let Some(write) = write {
-                    self.persist(vec![write], out);
-                    return Ok(());
+                if !writes.is_empty() {
+                    self.fetched_some = true;
+                    self.persist(writes, out);
                 }
             }
             Input::Submit(client, mailbox, bundle) => self.submit(client, mailbox, *bundle, store, out)?,
@@ -339,7 +353,7 @@ impl Node {
 
     /// Whether nothing waits to be sealed and everything sealed is complete: a draining node may stop.
     pub fn is_drained(&self) -> bool {
-        self.inbox.is_empty() && !self.outbox.has_fresh()
+        self.inbox.is_empty() && !self.outbox.has_fresh() && self.router.all_complete()
     }
 
     fn next_token(&mut self) -> u64 {
@@ -399,6 +413,13 @@ impl Node {
             self.pursue_start(out);
             let tried = self.router.peers.try_again().into_iter();
             out.extend(tried.map(|node| Output::Report(Report::Back { node })));
+            let fills: Vec<_> = self.receiver.open_fills().cloned().collect();
+            for fill in fills {
+                self.hand_in_fill(fill, out);
+            }
+            for flight in self.router.flights().filter(|flight| flight.rejected) {
+                (flight.rejected, flight.handed_in) = (false, false);
+            }
             self.tell_accepted(true, out);
             self.deliver(store, out)?;
             self.pursue_pending(store, out)?;
@@ -422,7 +443,7 @@ impl Node {
         if self.inbox.is_empty() && !self.outbox.has_fresh() {
             return;
         }
-        let bundles = self.inbox.take_batch();
+        let bundles = self.inbox.take_batch(self.ledger.head());
         let count = bundles.len() as u32;
         let attestation = self.outbox.take_fresh();
         let token = self.next_token();
@@ -462,9 +483,12 @@ impl Node {
                 }
             }
             Ok(Submitted::Before(taken)) => {
-                if let Some(proof) = self.ordered_proof(&taken, store)? {
-                    out.push(Output::Answer(client, counter, Box::new(Answer::Ordered(Box::new(proof)))));
-                }
+                // Without a proof the row is of a batch that died before this disk was set back.
+                let answer = match self.ordered_proof(&taken, store)? {
+                    Some(proof) => Answer::Ordered(Box::new(proof)),
+                    None => Answer::Refused(Refusal::StaleCounter { last: taken.last_counter }),
+                };
+                out.push(Output::Answer(client, counter, Box::new(answer)));
             }
         }
         Ok(())
@@ -528,7 +552,7 @@ impl Node {
 
     fn hand_in_fill(&mut self, fill: Fill, out: &mut Vec<Output>) {
         match &mut self.sequencer {
-            Some(sequencer) => sequencer.fill(self.me, Verified::from_own_disk(fill)),
+            Some(sequencer) => sequencer.fill(self.me, Verified::from_own_disk(fill), self.ledger.head()),
             None => out.push(Output::ToSequencer(Box::new(ToSequencer::Fill(Box::new(fill))))),
         }
     }
@@ -553,10 +577,16 @@ impl Node {
             out.push(refuse("not ready"));
             return Ok(());
         }
+        let window = self.config.federation.params().routing_window_epochs;
+        if header.routing_epoch.saturating_add(window) < head.epoch || header.routing_epoch > head.epoch + window {
+            out.push(refuse("its routing epoch is out of the window"));
+            return Ok(());
+        }
         if key.destination == self.me {
             let foreign = Receiver::foreign(&held.index, |mailbox| head.home(mailbox) == Some(self.me));
             if !foreign.is_empty() {
-                if header.routing_epoch > head.epoch && self.early_slices.len() < MAX_EARLY {
+                let early = self.early_slices.iter().filter(|(origin, _)| *origin == from).count();
+                if header.routing_epoch > head.epoch && early < MAX_EARLY {
                     self.early_slices.push((from, held));
                 } else {
                     out.push(refuse("it names a mailbox that does not live here"));
@@ -568,8 +598,8 @@ impl Node {
             return Ok(());
         }
         let token = self.next_token();
-        let write = self.receiver.hold(&held, token, store)?;
-        out.push(Output::Persist(token, write.into_iter().collect()));
+        let writes = self.receiver.hold(&held, token, store)?;
+        out.push(Output::Persist(token, writes));
         Ok(())
     }
 }

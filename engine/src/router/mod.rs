@@ -26,7 +26,7 @@ use crate::tables::{self, BATCHES, BUNDLES, StoredBatch, Taken};
 use leg::Leg;
 
 /// Headers under way at most; more wait, and make larger batches.
-const MAX_FLIGHTS: usize = 128;
+const MAX_FLIGHTS: usize = 32;
 
 /// The router's fixed surroundings.
 #[derive(Clone, Debug)]
@@ -68,6 +68,8 @@ pub struct Flight {
     pub paths: Vec<SumPath>,
     /// Whether the sequencer was handed it since the last connection to it.
     pub handed_in: bool,
+    /// Whether the sequencer could not settle it.
+    pub rejected: bool,
     /// Whether the senders were told that it is accepted.
     pub accepted: bool,
 }
@@ -111,6 +113,7 @@ impl Flight {
             legs,
             paths: routed.paths,
             handed_in: false,
+            rejected: false,
             accepted: false,
         }
     }
@@ -157,6 +160,11 @@ impl Router {
     pub fn has_room(&self) -> bool {
         let writing = self.flights.back().is_some_and(|flight| matches!(flight.phase, Phase::Writing { .. }));
         !writing && self.flights.len() < MAX_FLIGHTS && !self.is_full()
+    }
+
+    /// Whether every batch has all its receipts.
+    pub fn all_complete(&self) -> bool {
+        self.flights.iter().all(|flight| flight.sealed().is_some())
     }
 
     /// Whether the bytes on the way fill their bound.

@@ -29,10 +29,10 @@ pub(super) async fn ask(shared: &Shared, node: &NodeId, question: &Question) -> 
 }
 
 /// Answers one question.
-pub(super) async fn serve(shared: Shared, _from: NodeId, stream: Stream) -> Result<(), StreamError> {
+pub(super) async fn serve(shared: Shared, from: NodeId, stream: Stream) -> Result<(), StreamError> {
     let (mut reader, mut writer) = stream.framed();
     let reply = match read_greeting::<Question>(&mut reader, wire::MAX_QUESTION_BYTES).await {
-        Ok(question) => match answer(&shared, question).await {
+        Ok(question) => match answer(&shared, from, question).await {
             Ok(reply) => reply,
             Err(refusal) => Reply::Refused(refusal),
         },
@@ -46,7 +46,7 @@ pub(super) async fn serve(shared: Shared, _from: NodeId, stream: Stream) -> Resu
     Ok(())
 }
 
-async fn answer(shared: &Shared, question: Question) -> Result<Reply, Refusal> {
+async fn answer(shared: &Shared, from: NodeId, question: Question) -> Result<Reply, Refusal> {
     Ok(match question {
         Question::Genesis => Reply::Genesis(Box::new(shared.federation.genesis().clone())),
         Question::Status => Reply::Status(Box::new(status(shared).await?)),
@@ -61,13 +61,20 @@ async fn answer(shared: &Shared, question: Question) -> Result<Reply, Refusal> {
             Reply::Home(Box::new(home(shared, mailbox, None).await?))
         }
         Question::Cuts(after) => {
-            let cuts = shared.store.snapshot().and_then(|store| rows::cuts(&store, after, PAGE_BYTES));
-            Reply::Cuts(cuts.map_err(unreadable)?)
+            let store = shared.store.clone();
+            let cuts = shared.offload(move || store.snapshot().and_then(|store| rows::cuts(&store, after, PAGE_BYTES)));
+            Reply::Cuts(cuts.await.ok_or(Refusal::NotReady)?.map_err(unreadable)?)
+        }
+        // Who writes to whom is for the destination alone.
+        Question::Slice(key) if key.destination != from => {
+            return Err(Refusal::NotAllowed { reason: "a slice is handed out to its destination only".into() });
         }
         Question::Slice(key) => {
-            let slice =
-                (shared.store.snapshot()).and_then(|store| rows::slice(&store, &shared.me, &shared.federation, &key));
-            match slice.map_err(unreadable)? {
+            let task = shared.clone();
+            let slice = shared.offload(move || {
+                task.store.snapshot().and_then(|store| rows::slice(&store, &task.me, &task.federation, &key))
+            });
+            match slice.await.ok_or(Refusal::NotReady)?.map_err(unreadable)? {
                 Some(parcel) => Reply::Slice(Box::new(parcel)),
                 None => {
                     return Err(Refusal::NotFound { what: format!("slice {} of header {}", key.number, key.header) });
@@ -80,7 +87,9 @@ async fn answer(shared: &Shared, question: Question) -> Result<Reply, Refusal> {
                 return Err(Refusal::TooLarge { bytes: chain.len() as u64, limit: MAX_HANDED_IN as u64 });
             }
             for sealed in chain {
-                let sealed = Verified::check(sealed, &shared.federation).map_err(invalid)?;
+                let federation = shared.federation.clone();
+                let sealed = shared.offload(move || Verified::check(sealed, &federation)).await;
+                let sealed = sealed.ok_or(Refusal::NotReady)?.map_err(invalid)?;
                 let input = Input::Sealed(None, Box::new(sealed));
                 shared.core.send(ToCore::input(input)).await.map_err(stopping)?;
             }

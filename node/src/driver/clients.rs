@@ -46,13 +46,15 @@ pub(super) async fn serve(shared: Shared, mailbox: MailboxId, stream: Stream) ->
     write(&mut writer, &ToClient::Hello(shared.federation.id(), epoch)).await?;
     let link = next_link();
     let (answers, mut answer_queue) = mpsc::channel(MAX_ANSWERS);
-    if !shared.tell(ToCore::ClientUp(link, answers.clone())).await {
+    // Only the core keeps the queue open: when it lets go, the stream ends, and the client asks again.
+    let refusals = answers.downgrade();
+    if !shared.tell(ToCore::ClientUp(link, answers)).await {
         return Err(StreamError::Stopping);
     }
     let (entries, mut entry_queue) = mpsc::channel(MAX_ENTRIES);
     let (wishes, wished) = watch::channel(Wishes::default());
     let ended = tokio::select! {
-        ended = receive(&shared, mailbox, link, &mut reader, answers, wishes) => ended,
+        ended = receive(&shared, mailbox, link, &mut reader, refusals, wishes) => ended,
         ended = subscription(&shared, mailbox, wished, entries) => ended,
         ended = send(&mut writer, &mut answer_queue, &mut entry_queue) => ended,
     };
@@ -92,7 +94,7 @@ async fn receive(
     mailbox: MailboxId,
     link: u64,
     reader: &mut StreamReader,
-    answers: mpsc::Sender<ToClient>,
+    answers: mpsc::WeakSender<ToClient>,
     wishes: watch::Sender<Wishes>,
 ) -> Result<(), StreamError> {
     loop {
@@ -115,6 +117,7 @@ async fn receive(
                     Ok(bundle) => Input::Submit(link, mailbox, Box::new(bundle)),
                     Err(refusal) => {
                         let answer = postroad_protocol::wire::client::Answer::Refused(refusal);
+                        let answers = answers.upgrade().ok_or(StreamError::Ended)?;
                         let sent = answers.send(ToClient::Answer(counter, Box::new(answer))).await;
                         sent.map_err(|_| StreamError::Stopping)?;
                         continue;

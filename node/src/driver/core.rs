@@ -10,13 +10,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use postroad_engine::{Config, Input, Node, Now, OpenError, Output, Report, Time};
 use postroad_protocol::attestation::DeliveryProof;
+use postroad_protocol::codec::encode;
 use postroad_protocol::cut::Vote;
 use postroad_protocol::record::OwnerSigned;
 use postroad_protocol::wire::client::ToClient;
 use postroad_protocol::wire::mail::{Homeward, Outward};
 use postroad_protocol::wire::order::{FromSequencer, ToSequencer};
-use postroad_protocol::{MailboxId, NodeId, Refusal, Seq, Signature, Verified};
-use postroad_store::{Guard, GuardError, Store, StoreError};
+use postroad_protocol::{Digest, MailboxId, NodeId, Refusal, Seq, Signature, Verified};
+use postroad_store::{Guard, GuardError, Store, StoreError, Transaction};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{NodeError, Shared, View, fetch};
@@ -26,6 +27,12 @@ const MAX_GROUP: usize = 512;
 
 /// Numbers streams, so that the end of an old one is not taken for the end of the one that replaced it.
 pub(super) type LinkId = u64;
+
+/// What goes to a follower. A cut is encoded once for all of them.
+pub(super) enum ToFollower {
+    Cut(u64, Arc<Vec<u8>>),
+    Rejected(Digest, String),
+}
 
 /// What tasks tell the core.
 pub(super) enum ToCore {
@@ -37,14 +44,14 @@ pub(super) enum ToCore {
     OriginDown(NodeId, LinkId),
     SequencerUp(u64, LinkId, mpsc::Sender<ToSequencer>),
     SequencerDown(LinkId),
-    FollowerUp(NodeId, LinkId, mpsc::Sender<FromSequencer>),
+    FollowerUp(NodeId, LinkId, mpsc::Sender<ToFollower>),
     FollowerDown(NodeId, LinkId),
     ClientUp(LinkId, mpsc::Sender<ToClient>),
     ClientDown(LinkId),
     Register(Box<Verified<OwnerSigned>>, oneshot::Sender<Result<(), Refusal>>),
     Delivery(MailboxId, Seq, oneshot::Sender<Option<Box<DeliveryProof>>>),
     /// Say this to an origin once everything before it is durable.
-    Durable(mpsc::Sender<Homeward>, Homeward),
+    Durable(mpsc::WeakSender<Homeward>, Homeward),
     /// Stop, once everything sealed is under receipts or this time has passed.
     Drain(Duration),
 }
@@ -52,6 +59,32 @@ pub(super) enum ToCore {
 impl ToCore {
     pub(super) fn input(input: Input) -> ToCore {
         ToCore::Input(Box::new(input))
+    }
+}
+
+/// The outputs of a group so far: writes go into the transaction at once, so that the next input reads them; the rest
+/// waits for the commit.
+#[derive(Default)]
+struct Staged {
+    token: Option<u64>,
+    released: Vec<Output>,
+}
+
+impl Staged {
+    fn take(&mut self, out: &mut Vec<Output>, transaction: &mut Transaction) {
+        for output in out.drain(..) {
+            match output {
+                Output::Persist(token, writes) => {
+                    writes.iter().for_each(|write| transaction.apply(write));
+                    self.token = Some(token);
+                }
+                other => self.released.push(other),
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.token.is_none() && self.released.is_empty()
     }
 }
 
@@ -72,11 +105,11 @@ struct Thread {
     holders: BTreeMap<NodeId, (LinkId, mpsc::Sender<Outward>)>,
     origins: BTreeMap<NodeId, (LinkId, mpsc::Sender<Homeward>)>,
     sequencer: Option<(LinkId, mpsc::Sender<ToSequencer>)>,
-    followers: BTreeMap<NodeId, (LinkId, mpsc::Sender<FromSequencer>)>,
+    followers: BTreeMap<NodeId, (LinkId, mpsc::Sender<ToFollower>)>,
     clients: BTreeMap<LinkId, mpsc::Sender<ToClient>>,
     registrations: BTreeMap<u64, oneshot::Sender<Result<(), Refusal>>>,
     deliveries: BTreeMap<u64, oneshot::Sender<Option<Box<DeliveryProof>>>>,
-    durable: Vec<(mpsc::Sender<Homeward>, Homeward)>,
+    durable: Vec<(mpsc::WeakSender<Homeward>, Homeward)>,
     next_token: u64,
     drain_by: Option<Instant>,
     view_changed: bool,
@@ -193,32 +226,30 @@ impl Thread {
     /// Handles a group of messages under one transaction, and then what follows from its being durable.
     fn group(&mut self, messages: Vec<ToCore>, mut out: Vec<Output>) -> Result<(), StoreError> {
         let mut transaction = self.store.begin()?;
+        let mut staged = Staged::default();
+        staged.take(&mut out, &mut transaction);
         for message in messages {
             for input in self.inputs_of(message) {
                 self.node.handle(self.now(), input, &transaction, &mut out);
+                staged.take(&mut out, &mut transaction);
             }
         }
         let now = self.now();
         if now.time >= self.node.next_timeout() {
             self.node.handle(now, Input::TimedOut, &transaction, &mut out);
+            staged.take(&mut out, &mut transaction);
         }
         self.node.handle(now, Input::Flush, &transaction, &mut out);
         loop {
-            let mut token = None;
-            let mut released = Vec::with_capacity(out.len());
-            for output in out.drain(..) {
-                match output {
-                    Output::Persist(next, writes) => {
-                        writes.iter().for_each(|write| transaction.apply(write));
-                        token = Some(next);
-                    }
-                    other => released.push(other),
-                }
-            }
+            staged.take(&mut out, &mut transaction);
+            let Staged { token, released } = std::mem::take(&mut staged);
             transaction.commit()?;
             for (sender, message) in self.durable.drain(..) {
-                // A full queue loses its stream below, or its peer is slow and its credit stays used up.
-                let _ = sender.try_send(message);
+                if let Some(sender) = sender.upgrade()
+                    && sender.try_send(message).is_err()
+                {
+                    self.origins.retain(|_, (_, other)| !other.same_channel(&sender));
+                }
             }
             let mut inputs: Vec<Input> = token.map(Input::Persisted).into_iter().collect();
             for output in released {
@@ -231,8 +262,9 @@ impl Thread {
             transaction = self.store.begin()?;
             for input in inputs {
                 self.node.handle(self.now(), input, &transaction, &mut out);
+                staged.take(&mut out, &mut transaction);
             }
-            if out.is_empty() {
+            if staged.is_empty() {
                 return Ok(());
             }
         }
@@ -345,15 +377,16 @@ impl Thread {
             }
             Output::Vote(epoch, digest) => return Some(self.vote(epoch, digest)),
             Output::Publish(cut) => {
-                let message = FromSequencer::Cut(Box::new((**cut).clone()));
-                self.followers.retain(|_, (_, sender)| sender.try_send(message.clone()).is_ok());
+                let epoch = cut.certified.header.epoch;
+                let bytes = Arc::new(encode(&FromSequencer::Cut(Box::new((**cut).clone()))));
+                self.followers.retain(|_, (_, sender)| sender.try_send(ToFollower::Cut(epoch, bytes.clone())).is_ok());
             }
             Output::Reject(node, digest, reason) if node == self.secret.public() => {
                 return Some(Input::Rejected(digest, reason));
             }
             Output::Reject(node, digest, reason) => {
                 if let Some((_, sender)) = self.followers.get(&node)
-                    && sender.try_send(FromSequencer::Rejected(digest, reason)).is_err()
+                    && sender.try_send(ToFollower::Rejected(digest, reason)).is_err()
                 {
                     self.followers.remove(&node);
                 }
@@ -403,7 +436,7 @@ impl Thread {
         None
     }
 
-    fn vote(&mut self, epoch: u64, digest: postroad_protocol::Digest) -> Input {
+    fn vote(&mut self, epoch: u64, digest: Digest) -> Input {
         let Some(guard) = &self.guard else {
             return Input::VoteRefused(epoch, "this node has no signing guard".into());
         };

@@ -13,7 +13,7 @@ use super::calls::ask;
 use super::core::ToCore;
 
 /// How long one node has to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Asks each source in turn, and tells the core.
 pub(super) fn slice(shared: &Shared, key: SliceKey, sources: Vec<NodeId>) {
@@ -53,9 +53,7 @@ pub(super) fn cuts(shared: &Shared, epoch: u64) {
             while let Ok(Ok(Reply::Cuts(cuts))) =
                 tokio::time::timeout(PATIENCE, ask(&shared, &node, &Question::Cuts(after))).await
             {
-                if cuts.is_empty() {
-                    break;
-                }
+                let before = after;
                 for cut in cuts {
                     let federation = shared.federation.clone();
                     let Some(Ok(cut)) = shared.offload(move || Verified::check(cut, &federation)).await else {
@@ -63,6 +61,10 @@ pub(super) fn cuts(shared: &Shared, epoch: u64) {
                     };
                     after = after.max(cut.certified.header.epoch);
                     shared.tell(ToCore::input(Input::Cut(Arc::new(cut)))).await;
+                }
+                if after == before {
+                    // It has no more, or none that holds.
+                    break;
                 }
             }
         }

@@ -9,7 +9,7 @@ use postroad_net::{Backoff, StreamReader};
 use postroad_protocol::codec::encode;
 use postroad_protocol::wire::mail::{Homeward, Outward};
 use postroad_protocol::{NodeId, Verified, wire};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::core::ToCore;
@@ -18,6 +18,8 @@ use super::{Shared, peer_of};
 
 /// Messages that wait for one holder, at most; the engine bounds their bytes.
 const MAX_QUEUED: usize = 4_096;
+/// How long a holder may grant nothing while it holds up the next slice.
+const STANDSTILL: Duration = Duration::from_secs(30);
 /// The shortest pause between two dials.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
@@ -84,21 +86,24 @@ async fn stream(shared: &Shared, node: NodeId) -> Result<(), StreamError> {
     if !shared.tell(ToCore::HolderUp(node, link, sender)).await {
         return Err(StreamError::Stopping);
     }
-    let (grants, mut granted) = mpsc::channel(64);
+    let granted = watch::Sender::new(0_u64);
+    let mut grants = granted.subscribe();
     let send = async {
-        let mut credit = credit.min(shared.max_peer_bytes);
+        let window = credit.min(shared.max_peer_bytes);
+        let mut sent: u64 = 0;
         while let Some(message) = queue.recv().await {
             let bytes = encode(&message);
             if matches!(message, Outward::Slice(_)) {
                 // One slice may go beyond the credit, so that the largest slice fits any window.
-                while credit == 0 {
+                if sent.saturating_sub(*grants.borrow_and_update()) >= window {
                     writer.flush().await?;
-                    credit = granted.recv().await.ok_or(StreamError::Ended)?;
+                    let more = grants.wait_for(|granted| sent.saturating_sub(*granted) < window);
+                    tokio::time::timeout(STANDSTILL, more)
+                        .await
+                        .map_err(|_| StreamError::Silent)?
+                        .map_err(|_| StreamError::Ended)?;
                 }
-                credit = credit.saturating_sub(bytes.len() as u64);
-            }
-            while let Ok(more) = granted.try_recv() {
-                credit = credit.saturating_add(more).min(shared.max_peer_bytes);
+                sent += bytes.len() as u64;
             }
             writer.feed(&bytes).await?;
             if queue.is_empty() {
@@ -109,7 +114,7 @@ async fn stream(shared: &Shared, node: NodeId) -> Result<(), StreamError> {
     };
     let ended = tokio::select! {
         ended = send => ended,
-        ended = receive(shared, node, &mut reader, grants) => ended,
+        ended = receive(shared, node, &mut reader, &granted) => ended,
     };
     let _ = shared.tell(ToCore::HolderDown(node, link)).await;
     match ended {
@@ -126,13 +131,13 @@ async fn receive(
     shared: &Shared,
     node: NodeId,
     reader: &mut StreamReader,
-    grants: mpsc::Sender<u64>,
+    granted: &watch::Sender<u64>,
 ) -> Result<(), StreamError> {
     loop {
         let input = match read(reader, wire::MAX_MAIL_BYTES).await? {
             Homeward::Hello(..) => return Err(StreamError::Unexpected("a second greeting")),
             Homeward::Credit(bytes) => {
-                let _ = grants.send(bytes).await;
+                granted.send_modify(|granted| *granted = granted.saturating_add(bytes));
                 continue;
             }
             Homeward::Receipts(receipts) => {

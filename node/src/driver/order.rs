@@ -10,13 +10,17 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::Shared;
-use super::core::ToCore;
+use super::core::{ToCore, ToFollower};
 use super::streams::{GREETING, StreamError, next_link, read, read_greeting, write, write_all};
 
-/// Messages that wait for one peer, at most.
+/// Messages that wait for the sequencer, at most.
 const MAX_QUEUED: usize = 4_096;
+/// Messages that wait for one follower, at most; one that is further behind reads from disk again.
+const MAX_FOLLOWER_QUEUED: usize = 512;
 /// Cuts that a follower may be behind what was sent to it.
 const CUT_CREDIT: u64 = 256;
+/// How long a follower may apply nothing while it has no credit.
+const STANDSTILL: Duration = Duration::from_secs(30);
 /// Bytes of cuts read from disk at once.
 const PAGE_BYTES: usize = 4 << 20;
 /// The shortest pause between two dials.
@@ -118,7 +122,7 @@ pub(super) async fn serve(shared: Shared, node: NodeId, stream: Stream) -> Resul
     write(&mut writer, &FromSequencer::Hello(shared.federation.id(), head)).await?;
     let link = next_link();
     // From here on new cuts wait in the queue; those before are read from disk first.
-    let (sender, queue) = mpsc::channel(MAX_QUEUED);
+    let (sender, queue) = mpsc::channel(MAX_FOLLOWER_QUEUED);
     if !shared.tell(ToCore::FollowerUp(node, link, sender)).await {
         return Err(StreamError::Stopping);
     }
@@ -135,7 +139,7 @@ async fn send_cuts(
     shared: &Shared,
     mut sent: u64,
     mut credit: watch::Receiver<u64>,
-    mut queue: mpsc::Receiver<FromSequencer>,
+    mut queue: mpsc::Receiver<ToFollower>,
     writer: &mut postroad_net::StreamWriter,
 ) -> Result<(), StreamError> {
     loop {
@@ -150,23 +154,28 @@ async fn send_cuts(
         }
     }
     while let Some(message) = queue.recv().await {
-        if let FromSequencer::Cut(cut) = &message {
-            let epoch = cut.certified.header.epoch;
-            if epoch <= sent {
-                continue;
+        match message {
+            ToFollower::Cut(epoch, _) if epoch <= sent => {}
+            ToFollower::Cut(epoch, bytes) => {
+                has_credit(&mut credit, epoch).await?;
+                sent = epoch;
+                writer.send(&bytes).await?;
             }
-            has_credit(&mut credit, epoch).await?;
-            sent = epoch;
+            ToFollower::Rejected(digest, reason) => write(writer, &FromSequencer::Rejected(digest, reason)).await?,
         }
-        write(writer, &message).await?;
     }
     Err(StreamError::Ended)
 }
 
-/// Waits until the follower has applied enough of what it was sent.
+/// Waits until the follower has applied enough of what it was sent. One that stands still loses its stream, and begins
+/// again where it stands.
 async fn has_credit(credit: &mut watch::Receiver<u64>, epoch: u64) -> Result<(), StreamError> {
-    credit.wait_for(|applied| applied.saturating_add(CUT_CREDIT) >= epoch).await.map_err(|_| StreamError::Ended)?;
-    Ok(())
+    let enough = credit.wait_for(|applied| applied.saturating_add(CUT_CREDIT) >= epoch);
+    match tokio::time::timeout(STANDSTILL, enough).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) => Err(StreamError::Ended),
+        Err(_) => Err(StreamError::Unexpected("no cut is applied any more")),
+    }
 }
 
 async fn take_in(

@@ -27,10 +27,15 @@ pub(super) async fn serve(shared: Shared, origin: NodeId, stream: Stream) -> Res
     if federation != shared.federation.id() {
         return Err(StreamError::Federation);
     }
+    if shared.view.borrow().head.node(&origin).is_none() {
+        return Err(StreamError::Unexpected("mail from somebody who is no node"));
+    }
     write(&mut writer, &Homeward::Hello(shared.federation.id(), CREDIT_BYTES)).await?;
     let link = next_link();
     let (sender, mut queue) = mpsc::channel(MAX_QUEUED);
-    if !shared.tell(ToCore::OriginUp(origin, link, sender.clone())).await {
+    // Only the core keeps the queue open: when it lets go, the stream ends.
+    let weak = sender.downgrade();
+    if !shared.tell(ToCore::OriginUp(origin, link, sender)).await {
         return Err(StreamError::Stopping);
     }
     let send = async {
@@ -41,7 +46,7 @@ pub(super) async fn serve(shared: Shared, origin: NodeId, stream: Stream) -> Res
     };
     let ended = tokio::select! {
         ended = send => ended,
-        ended = receive(&shared, origin, &mut reader, sender) => ended,
+        ended = receive(&shared, origin, &mut reader, weak) => ended,
     };
     let _ = shared.tell(ToCore::OriginDown(origin, link)).await;
     ended
@@ -51,7 +56,7 @@ async fn receive(
     shared: &Shared,
     origin: NodeId,
     reader: &mut StreamReader,
-    homeward: mpsc::Sender<Homeward>,
+    homeward: mpsc::WeakSender<Homeward>,
 ) -> Result<(), StreamError> {
     loop {
         let bytes = reader.read(wire::MAX_MAIL_BYTES).await?.ok_or(StreamError::Ended)?;
@@ -60,12 +65,7 @@ async fn receive(
         // Decoding and hashing a slice takes milliseconds when it is large.
         let checked = shared.offload(move || check(&bytes, &federation)).await.ok_or(StreamError::Stopping)?;
         let input = match checked? {
-            Message::Slice(held) => {
-                if shared.view.borrow().head.node(&origin).is_none() {
-                    return Err(StreamError::Unexpected("a slice from somebody who is no node"));
-                }
-                Input::Slice(origin, *held)
-            }
+            Message::Slice(held) => Input::Slice(origin, *held),
             Message::Resume(name) => Input::Resume(origin, name.slice, name.request),
         };
         let is_slice = matches!(input, Input::Slice(..));

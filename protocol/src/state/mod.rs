@@ -224,6 +224,11 @@ impl State {
         self.nodes.get(node)
     }
 
+    /// How many nodes there are.
+    pub fn node_count(&self) -> u64 {
+        self.nodes.len() as u64
+    }
+
     /// All nodes, in the order of their hashed keys.
     pub fn nodes(&self) -> impl Iterator<Item = (&NodeId, &NodeState)> {
         self.nodes.iter()

@@ -17,8 +17,8 @@ use postroad_store::{Guard, Snapshot, Store, Transaction, Write};
 
 use super::Bug;
 use super::calls::Asker;
-use super::invariants::Violation;
 use super::invariants::one_statement::Committed;
+use super::invariants::{STEPS, Violation, broken};
 use super::net::Stream;
 use super::world::{Event, Step, World};
 
@@ -441,7 +441,10 @@ impl World {
         let disk = self.nodes[me].disk()?;
         for epoch in self.checks.oracle.epoch() + 1..=epoch {
             let cut = tables::get::<Cut>(&disk, tables::CUTS, &tables::number_key(epoch));
-            let Ok(Some(cut)) = cut else { return self.broken("disk-first", format!("cut {epoch} is not on disk")) };
+            let Ok(Some(cut)) = cut else {
+                self.judge(broken(STEPS, format!("node {me} applied cut {epoch}, which is not on its disk")))?;
+                break;
+            };
             self.ordered(&cut)?;
         }
         self.send(me, self.sequencer, Stream::Up, encode(&ToSequencer::Applied(epoch)));

@@ -182,7 +182,8 @@ impl World {
     /// All subscribers of a node get its newest attestation.
     pub(super) fn show_attestation(&mut self, node: usize) {
         for session in 0..self.sessions.len() {
-            if self.sessions[session].node == node {
+            // A driver may leave attestations out; the newest one says everything.
+            if self.sessions[session].node == node && (self.healed || self.rng.permille(400)) {
                 self.show_attestation_to(session);
             }
         }
