@@ -3,57 +3,54 @@
 
 use std::collections::BTreeMap;
 
-use postroad_client::verify_log::Checked;
-use postroad_protocol::attestation::Acknowledgement;
 use postroad_protocol::bundle::{Bundle, BundleBody};
 use postroad_protocol::message::{Message, Recipient};
 use postroad_protocol::receipt::Sealed;
 use postroad_protocol::record::{OwnerSigned, Registration};
-use postroad_protocol::wire::call::{Question, Reply};
-use postroad_protocol::wire::client::{Answer, FromClient, ToClient};
-use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Refusal, SecretKey, Seq, Signed};
+use postroad_protocol::wire::call::Question;
+use postroad_protocol::wire::client::FromClient;
+use postroad_protocol::{Digest, Federation, MailboxId, NodeId, SecretKey, Seq, Signed};
 
 use super::calls::Asker;
-use super::invariants::central::Got;
 use super::log::Log;
 use super::rng::Rng;
 use super::world::{Event, Step, World};
 
 /// Counters of bundles that are meant to be refused begin here.
-const ROGUE: u64 = 1 << 40;
+pub(super) const ROGUE: u64 = 1 << 40;
 
 /// A client and its mailbox.
 pub(super) struct Client {
-    secret: SecretKey,
+    pub(super) secret: SecretKey,
     pub(super) id: MailboxId,
     pub(super) home: usize,
     owner: OwnerSigned,
-    registered: bool,
-    asked_at: u64,
+    pub(super) registered: bool,
+    pub(super) asked_at: u64,
     /// Node → session, and whether the node has greeted.
     pub(super) sessions: BTreeMap<usize, (usize, bool)>,
     /// The newest epoch that it has heard of.
-    epoch: u64,
-    counters: BTreeMap<usize, u64>,
-    outgoing: Vec<Outgoing>,
+    pub(super) epoch: u64,
+    pub(super) counters: BTreeMap<usize, u64>,
+    pub(super) outgoing: Vec<Outgoing>,
     left: u64,
     rogues: u64,
-    log: Log,
-    delivered: bool,
+    pub(super) log: Log,
+    pub(super) delivered: bool,
 }
 
 /// A bundle until it is ordered.
-struct Outgoing {
-    via: usize,
-    bundle: Bundle,
-    state: State,
-    sent_at: Option<u64>,
+pub(super) struct Outgoing {
+    pub(super) via: usize,
+    pub(super) bundle: Bundle,
+    pub(super) state: State,
+    pub(super) sent_at: Option<u64>,
     handed_in_at: u64,
-    chain: Vec<Sealed>,
+    pub(super) chain: Vec<Sealed>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     Sent,
     Accepted {
         at: u64,
@@ -189,7 +186,7 @@ impl World {
     }
 
     /// A client signs a bundle and keeps it, before it sends it; with a valid-until that the node wants, if it said so.
-    fn sign(&mut self, me: usize, via: usize, messages: Vec<Message>, wanted: Option<(u64, u64)>) {
+    pub(super) fn sign(&mut self, me: usize, via: usize, messages: Vec<Message>, wanted: Option<(u64, u64)>) {
         let params = self.federation.params();
         let (window, validity) = (params.routing_window_epochs, params.validity_epochs);
         let ahead = if self.rng.permille(200) { 2 * window + 4 } else { self.rng.within(3 * window..=validity / 2) };
@@ -212,7 +209,7 @@ impl World {
     }
 
     /// Sends what was not answered, the same bytes, in order; hands in what was accepted by a node that is gone.
-    fn resend(&mut self, me: usize) {
+    pub(super) fn resend(&mut self, me: usize) {
         for at in 0..self.clients[me].outgoing.len() {
             let client = &self.clients[me];
             let Outgoing { via, state, sent_at, handed_in_at, .. } = client.outgoing[at];
@@ -273,222 +270,5 @@ impl World {
         let signed = Signed::sign(body, secret, &self.federation).into_inner();
         let submit = FromClient::Submit(Box::new(Bundle { signed, messages }));
         self.send_to_node(session, &submit);
-    }
-
-    pub(super) fn session_lost(&mut self, session: usize) {
-        let (client, node) = (self.sessions[session].client, self.sessions[session].node);
-        let sessions = &mut self.clients[client].sessions;
-        if sessions.get(&node).is_some_and(|(current, _)| *current == session) {
-            sessions.remove(&node);
-        }
-    }
-
-    /// A registration was answered.
-    pub(super) fn client_registered(&mut self, me: usize, reply: Option<Reply>) -> Step {
-        match reply {
-            Some(Reply::Home(proof)) => {
-                let client = &self.clients[me];
-                let cut = match proof.verify(&client.id, &self.federation) {
-                    Ok(cut) => cut,
-                    Err(error) => return self.broken("verification", format!("a home proof: {error}")),
-                };
-                let verdict = self.checks.order.shown(&client.id, cut, &self.federation);
-                self.judge(verdict)?;
-                if proof.value.as_ref().map(|value| value.home) != Some(self.ids[client.home]) {
-                    return self.broken("verification", "a home proof names another home");
-                }
-                let epoch = cut.epoch;
-                let client = &mut self.clients[me];
-                client.registered = true;
-                client.epoch = client.epoch.max(epoch);
-            }
-            Some(Reply::Refused(Refusal::NotReady | Refusal::Busy)) | None => {}
-            Some(other) => return self.broken("world", format!("a registration was answered with {other:?}")),
-        }
-        Ok(())
-    }
-
-    /// A delivery proof came, or not yet.
-    pub(super) fn client_delivered(
-        &mut self,
-        me: usize,
-        (recipient, seq, id): (MailboxId, Seq, Digest),
-        reply: Option<Reply>,
-    ) -> Step {
-        let Some(Reply::Delivery(Some(proof))) = reply else { return Ok(()) };
-        let home = self.clients.iter().find(|client| client.id == recipient).map_or(0, |client| client.home);
-        if let Err(error) = proof.verify(id, seq, &recipient, &self.ids[home], &self.federation) {
-            return self.broken("verification", format!("a delivery proof: {error}"));
-        }
-        self.clients[me].delivered = true;
-        self.stats.delivered += 1;
-        Ok(())
-    }
-
-    /// A node's frame arrives at a client.
-    pub(super) fn to_client(&mut self, session: usize, bytes: &[u8]) -> Step {
-        let (me, node, open) = {
-            let session = &self.sessions[session];
-            (session.client, session.node, session.open)
-        };
-        if !open {
-            return Ok(());
-        }
-        self.trace.note(self.now, "to-client", node as u64, me as u64, bytes);
-        let message = self.accept(|edge| edge.to_client(bytes))?;
-        let federation = self.federation.clone();
-        let client = &mut self.clients[me];
-        let id = client.id;
-        let result = match message {
-            ToClient::Hello(_, epoch) => {
-                client.epoch = client.epoch.max(epoch);
-                client.sessions.insert(node, (session, true));
-                for outgoing in client.outgoing.iter_mut().filter(|outgoing| outgoing.via == node) {
-                    outgoing.sent_at = None;
-                }
-                if node == client.home {
-                    let from = client.log.next_index();
-                    self.send_to_node(session, &FromClient::Subscribe(from));
-                }
-                self.resend(me);
-                Ok(())
-            }
-            ToClient::Answer(counter, answer) => return self.client_answered(me, node, counter, *answer),
-            ToClient::Cut(cut) => {
-                let verdict = self.checks.order.shown(&id, &cut.header, &federation);
-                self.judge(verdict)?;
-                self.clients[me].log.cut(cut, &federation)
-            }
-            ToClient::Entry(entry) => {
-                let before = client.log.last().copied();
-                match client.log.entry(&entry, &federation) {
-                    Err(error) => Err(error),
-                    Ok(Checked { placed, leaf, .. }) => {
-                        self.stats.entries += 1;
-                        self.stats.late += u64::from(leaf.is_late());
-                        let verdict = self.checks.order.appended(&id, before.as_ref(), &leaf);
-                        self.judge(verdict)?;
-                        let verdict = self.checks.order.placed(&id, placed.seq, placed.id);
-                        self.judge(verdict)?;
-                        let verdict = self.checks.once.came(&id, &placed);
-                        self.judge(verdict)?;
-                        let proof = &entry.proof;
-                        let (common, own) = (proof.common.clone(), proof.recipient.own.clone());
-                        let got = Got { id: placed.id, sender: placed.sender, common, own };
-                        self.checks.oracle.got(id, placed.seq, got);
-                        if self.rng.permille(50) {
-                            self.acknowledge(me, session);
-                        }
-                        Ok(())
-                    }
-                }
-            }
-            ToClient::Attested(attested) => {
-                self.stats.attestations += 1;
-                client.log.attested(&attested, &federation)
-            }
-            ToClient::Settled(settled) => {
-                client.epoch = client.epoch.max(settled.epoch);
-                client.log.settled(settled)
-            }
-            ToClient::Refused(refusal) => Err(refusal.to_string()),
-        };
-        result.or_else(|what| self.broken("verification", format!("client {me} of node {node}: {what}")))
-    }
-
-    fn acknowledge(&mut self, me: usize, session: usize) {
-        let client = &mut self.clients[me];
-        let log = client.log.acknowledge();
-        let signed = Signed::sign(Acknowledgement { mailbox: client.id, log }, &client.secret, &self.federation);
-        self.send_to_node(session, &FromClient::Acknowledge(signed.into_inner()));
-    }
-
-    /// A node says what became of a bundle.
-    fn client_answered(&mut self, me: usize, node: usize, counter: u64, answer: Answer) -> Step {
-        let found = (self.clients[me].outgoing.iter())
-            .position(|outgoing| outgoing.via == node && outgoing.bundle.signed.body.counter == counter);
-        let open = |state| matches!(state, State::Sent | State::Accepted { .. });
-        let Some(at) = found.filter(|at| open(self.clients[me].outgoing[*at].state)) else {
-            match answer {
-                Answer::Refused(_) => self.stats.refused += u64::from(counter > ROGUE),
-                _ if counter > ROGUE => {
-                    return self.broken("refusals", format!("a bad bundle was answered {answer:?}"));
-                }
-                _ => {}
-            }
-            return Ok(());
-        };
-        if let Answer::Refused(refusal) = &answer {
-            self.trace.say(self.now, node, &format!("refuses bundle {counter} of client {me}: {refusal:?}"));
-        }
-        let now = self.now;
-        let federation = self.federation.clone();
-        let outgoing = &mut self.clients[me].outgoing[at];
-        match answer {
-            Answer::Accepted(proof) => {
-                if matches!(outgoing.state, State::Accepted { .. }) {
-                    return Ok(());
-                }
-                // Long chains come again with every bundle, and are what a run costs most: a third of them is enough.
-                let look = proof.chain.len() <= 2 || self.rng.permille(333);
-                let weak = match if look { proof.verify(&outgoing.bundle, &federation) } else { Ok(false) } {
-                    Ok(weak) => weak,
-                    Err(error) => return self.broken("verification", format!("an accepted proof: {error}")),
-                };
-                outgoing.state = State::Accepted { at: now };
-                outgoing.chain = proof.chain;
-                self.stats.accepted += 1;
-                self.stats.weak += u64::from(weak);
-                self.checks.once.promised(&outgoing.bundle, "accepted");
-            }
-            Answer::Ordered(proof) => {
-                let seq = match proof.verify(&outgoing.bundle.signed, &federation) {
-                    Ok(seq) => seq,
-                    Err(error) => return self.broken("verification", format!("an ordered proof: {error}")),
-                };
-                outgoing.state = State::Ordered(seq);
-                outgoing.chain = Vec::new();
-                self.stats.ordered += 1;
-                self.checks.once.promised(&outgoing.bundle, "ordered");
-                let id = self.clients[me].id;
-                let verdict = self.checks.order.shown(&id, &proof.cut.header, &federation);
-                self.judge(verdict)?;
-                let messages = &self.clients[me].outgoing[at].bundle.messages;
-                let digests: Vec<Digest> = messages.iter().map(Message::digest).collect();
-                for (offset, digest) in digests.into_iter().enumerate() {
-                    let seq = Seq { index: seq.index + offset as u64, ..seq };
-                    let verdict = self.checks.order.placed(&id, seq, digest);
-                    self.judge(verdict)?;
-                }
-            }
-            Answer::Refused(refusal) => match refusal {
-                Refusal::Busy
-                | Refusal::NotReady
-                | Refusal::UnknownSender { .. }
-                | Refusal::UnknownRecipient { .. } => {}
-                Refusal::StaleCounter { last } => {
-                    outgoing.state = State::Replaced;
-                    let messages = outgoing.bundle.messages.clone();
-                    let counter = self.clients[me].counters.entry(node).or_insert(1);
-                    *counter = (*counter).max(last + 1);
-                    self.stats.signed_again += 1;
-                    self.sign(me, node, messages, None);
-                }
-                Refusal::BadValidity { from, to, .. } => {
-                    outgoing.state = State::Replaced;
-                    let messages = outgoing.bundle.messages.clone();
-                    self.stats.signed_again += 1;
-                    self.sign(me, node, messages, Some((from, to)));
-                }
-                Refusal::Expired { .. } => {
-                    outgoing.state = State::Replaced;
-                    let messages = outgoing.bundle.messages.clone();
-                    self.stats.signed_again += 1;
-                    self.sign(me, node, messages, None);
-                }
-                other => return self.broken("refusals", format!("client {me} was refused at node {node}: {other}")),
-            },
-        }
-        Ok(())
     }
 }

@@ -12,13 +12,13 @@ use postroad_protocol::attestation::Acknowledgement;
 use postroad_protocol::bundle::Bundle;
 use postroad_protocol::codec::decode;
 use postroad_protocol::cut::Cut;
-use postroad_protocol::receipt::{CustodyRequest, Fill, Receipt, Sealed};
+use postroad_protocol::receipt::{Fill, Receipt, Sealed};
 use postroad_protocol::record::Record;
 use postroad_protocol::signed::Verify;
 use postroad_protocol::slice::SliceKey;
 use postroad_protocol::wire::call::{Question, Reply};
 use postroad_protocol::wire::client::{FromClient, ToClient};
-use postroad_protocol::wire::mail::{Homeward, Outward, SliceParcel};
+use postroad_protocol::wire::mail::{Homeward, Outward, SliceName, SliceParcel};
 use postroad_protocol::wire::order::{FromSequencer, ToSequencer};
 use postroad_protocol::{Digest, Federation, Signed, Verified, digest};
 
@@ -29,7 +29,7 @@ pub(super) type Refused = String;
 pub(super) enum AtHolder {
     Hello,
     Slice(Held),
-    Resume(SliceKey, Option<Signed<CustodyRequest>>),
+    Resume(Box<SliceName>),
 }
 
 /// What a holder's answers bring.
@@ -117,7 +117,7 @@ impl Edge {
         Ok(cut)
     }
 
-    pub(super) fn outward(&mut self, bytes: &[u8]) -> Result<AtHolder, Refused> {
+    pub(super) fn at_holder(&mut self, bytes: &[u8]) -> Result<AtHolder, Refused> {
         Ok(match read(bytes)? {
             Outward::Hello(federation) => {
                 self.hello(federation)?;
@@ -128,12 +128,12 @@ impl Edge {
                 if let Some(request) = &name.request {
                     check_request(request, &name.slice, &self.federation).map_err(|error| error.to_string())?;
                 }
-                AtHolder::Resume(name.slice, name.request)
+                AtHolder::Resume(name)
             }
         })
     }
 
-    pub(super) fn homeward(&mut self, bytes: &[u8]) -> Result<Option<AtOrigin>, Refused> {
+    pub(super) fn at_origin(&mut self, bytes: &[u8]) -> Result<Option<AtOrigin>, Refused> {
         Ok(Some(match read(bytes)? {
             Homeward::Hello(federation, _) => {
                 self.hello(federation)?;
@@ -153,7 +153,7 @@ impl Edge {
         }))
     }
 
-    pub(super) fn to_sequencer(&mut self, bytes: &[u8]) -> Result<AtSequencer, Refused> {
+    pub(super) fn at_sequencer(&mut self, bytes: &[u8]) -> Result<AtSequencer, Refused> {
         Ok(match read(bytes)? {
             ToSequencer::Hello(federation, after) => {
                 self.hello(federation)?;
@@ -166,7 +166,7 @@ impl Edge {
         })
     }
 
-    pub(super) fn from_sequencer(&mut self, bytes: &[u8]) -> Result<AtFollower, Refused> {
+    pub(super) fn at_follower(&mut self, bytes: &[u8]) -> Result<AtFollower, Refused> {
         Ok(match read(bytes)? {
             FromSequencer::Hello(federation, epoch) => {
                 self.hello(federation)?;
@@ -177,7 +177,7 @@ impl Edge {
         })
     }
 
-    pub(super) fn from_client(&mut self, bytes: &[u8]) -> Result<Option<AtNode>, Refused> {
+    pub(super) fn at_node(&mut self, bytes: &[u8]) -> Result<Option<AtNode>, Refused> {
         Ok(Some(match read(bytes)? {
             FromClient::Hello(federation) => {
                 self.hello(federation)?;
@@ -190,7 +190,7 @@ impl Edge {
         }))
     }
 
-    pub(super) fn to_client(&self, bytes: &[u8]) -> Result<ToClient, Refused> {
+    pub(super) fn at_client(&self, bytes: &[u8]) -> Result<ToClient, Refused> {
         read(bytes)
     }
 

@@ -41,10 +41,10 @@ impl World {
             return Ok(());
         }
         let refused = match stream {
-            Stream::Outward => self.edge.outward(&mangled).is_err(),
-            Stream::Homeward => self.edge.homeward(&mangled).is_err(),
-            Stream::Up => self.edge.to_sequencer(&mangled).is_err(),
-            Stream::Down => self.edge.from_sequencer(&mangled).is_err(),
+            Stream::Outward => self.edge.at_holder(&mangled).is_err(),
+            Stream::Homeward => self.edge.at_origin(&mangled).is_err(),
+            Stream::Up => self.edge.at_sequencer(&mangled).is_err(),
+            Stream::Down => self.edge.at_follower(&mangled).is_err(),
         };
         self.must_be_refused(refused, stream.name(), &mangled)
     }
@@ -53,7 +53,7 @@ impl World {
     pub(super) fn mangled_client_frame(&mut self, bytes: &[u8]) -> Step {
         let signed = matches!(decode(bytes), Ok(FromClient::Submit(_) | FromClient::Acknowledge(_)));
         let mangled = self.mangle(bytes, signed);
-        let refused = mangled == bytes || self.edge.from_client(&mangled).is_err();
+        let refused = mangled == bytes || self.edge.at_node(&mangled).is_err();
         self.must_be_refused(refused, "from-client", &mangled)
     }
 

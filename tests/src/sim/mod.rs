@@ -4,6 +4,7 @@
 //! are slow and clients send; then everything heals, and within a bounded time all that was promised must be where it
 //! belongs. `docs/simulator.md` says what is simulated and what is not.
 
+mod answers;
 mod calls;
 mod client;
 mod edge;
@@ -13,6 +14,7 @@ mod log;
 mod mangle;
 mod net;
 mod node;
+mod outputs;
 mod rng;
 mod sessions;
 mod stats;

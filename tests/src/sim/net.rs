@@ -208,7 +208,7 @@ impl World {
         }
         let peer = self.nodes[from].id;
         let input = match stream {
-            Stream::Outward => match self.accept(|edge| edge.outward(bytes))? {
+            Stream::Outward => match self.accept(|edge| edge.at_holder(bytes))? {
                 AtHolder::Hello => {
                     let hello = Homeward::Hello(self.federation.id(), 1 << 20);
                     self.send(to, from, Stream::Homeward, encode(&hello));
@@ -218,9 +218,9 @@ impl World {
                     Input::Origin(peer)
                 }
                 AtHolder::Slice(held) => Input::Slice(peer, held),
-                AtHolder::Resume(key, request) => Input::Resume(peer, key, request),
+                AtHolder::Resume(name) => Input::Resume(peer, name.slice, name.request),
             },
-            Stream::Homeward => match self.accept(|edge| edge.homeward(bytes))? {
+            Stream::Homeward => match self.accept(|edge| edge.at_origin(bytes))? {
                 None => return Ok(()),
                 Some(AtOrigin::Hello) => Input::Holder(peer, true),
                 Some(AtOrigin::Receipts(receipts)) => Input::Receipts(peer, receipts),
@@ -228,7 +228,7 @@ impl World {
                 Some(AtOrigin::NotTaken(key, reason)) => Input::NotTaken(peer, key, reason),
                 Some(AtOrigin::Ready(ready)) => Input::Ready(peer, ready),
             },
-            Stream::Up => match self.accept(|edge| edge.to_sequencer(bytes))? {
+            Stream::Up => match self.accept(|edge| edge.at_sequencer(bytes))? {
                 AtSequencer::Hello(after) => {
                     let Some(running) = self.nodes[to].running.as_mut() else { return Ok(()) };
                     let hello = FromSequencer::Hello(self.federation.id(), running.applied);
@@ -247,7 +247,7 @@ impl World {
                 AtSequencer::Fill(fill) => Input::Fill(peer, fill),
                 AtSequencer::Record(record) => Input::Record(peer, record),
             },
-            Stream::Down => match self.accept(|edge| edge.from_sequencer(bytes))? {
+            Stream::Down => match self.accept(|edge| edge.at_follower(bytes))? {
                 AtFollower::Hello(epoch) => Input::Sequencer(Some(epoch)),
                 AtFollower::Cut(cut) => Input::Cut(cut),
                 AtFollower::Rejected(digest, reason) => Input::Rejected(digest, reason),

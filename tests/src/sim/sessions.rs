@@ -97,7 +97,7 @@ impl World {
     }
 
     /// A client's frame arrives.
-    pub(super) fn to_node(&mut self, session: usize, bytes: &[u8]) -> Step {
+    pub(super) fn node_gets(&mut self, session: usize, bytes: &[u8]) -> Step {
         let Session { client, node, open, .. } = self.sessions[session];
         if !open {
             return Ok(());
@@ -106,7 +106,7 @@ impl World {
         if self.rng.permille(30) {
             self.mangled_client_frame(bytes)?;
         }
-        match self.accept(|edge| edge.from_client(bytes))? {
+        match self.accept(|edge| edge.at_node(bytes))? {
             None => {}
             Some(AtNode::Hello) => {
                 let applied = self.nodes[node].running.as_ref().map_or(0, |running| running.applied);

@@ -1,0 +1,129 @@
+//! What becomes of a node's outputs.
+
+use postroad_engine::{Input, Output, Report, tables};
+use postroad_protocol::Signature;
+use postroad_protocol::codec::encode;
+use postroad_protocol::cut::{Cut, Vote, vote};
+use postroad_protocol::wire::order::{FromSequencer, ToSequencer};
+
+use super::invariants::{STEPS, broken};
+use super::net::Stream;
+use super::world::{Step, World};
+
+impl World {
+    /// Carries one output out.
+    pub(super) fn carry_out(&mut self, me: usize, output: Output) -> Step {
+        match output {
+            Output::Persist(..) => {}
+            Output::ToHolder(..) | Output::ToOrigin(..) | Output::ToOrigins(..) | Output::ToSequencer(..) => {
+                self.transmit(me, output)?;
+            }
+            Output::Vote(epoch, digest) => self.vote(me, epoch, digest)?,
+            Output::Publish(_) => {}
+            Output::Reject(node, digest, reason) => match self.index_of(&node) {
+                Some(to) if to == me => self.input(me, Input::Rejected(digest, reason)),
+                Some(to) => self.send(me, to, Stream::Down, encode(&FromSequencer::Rejected(digest, reason))),
+                None => {}
+            },
+            Output::Answer(client, counter, answer) => self.answer(client, counter, *answer),
+            Output::Registered(token, result) => self.registered(me, token, result),
+            Output::Delivery(token, proof) => self.delivery(me, token, proof),
+            Output::Fetch(key, nodes) => self.fetch(me, key, &nodes),
+            Output::FetchCuts(after) => self.fetch_cuts(me, after),
+            Output::Applied(epoch, _) => self.applied(me, epoch)?,
+            Output::Attested(view) => {
+                let committed = &self.nodes[me].committed;
+                let verdict = self.checks.statements.attestation(&view.attestation, &self.federation, committed);
+                self.judge(verdict)?;
+                if let Some(running) = self.nodes[me].running.as_mut() {
+                    running.view = Some(view);
+                }
+                self.show_attestation(me);
+            }
+            Output::Report(report) => {
+                match &report {
+                    Report::Away { .. } => self.stats.aways += 1,
+                    Report::Back { .. } => self.stats.backs += 1,
+                    Report::Resealed { .. } => self.stats.reseals += 1,
+                    Report::Refused { reason, .. } if reason.contains("certified cut is not valid") => {
+                        return self.broken("apply", format!("node {me}: {reason}"));
+                    }
+                    Report::Started { .. } | Report::Refused { .. } => {}
+                }
+                self.trace.say(self.now, me, &format!("{report:?}"));
+            }
+            Output::Fatal(reason) => return self.broken("fatal", format!("node {me}: {reason}")),
+        }
+        Ok(())
+    }
+
+    fn vote(&mut self, me: usize, epoch: u64, digest: postroad_protocol::Digest) -> Step {
+        let sim = &self.nodes[me];
+        let (secret, id) = (sim.secret.clone(), sim.id);
+        let signed = sim.guard.sign(epoch, digest.0, || vote(&secret, digest).signature.0);
+        match signed {
+            Ok(signature) => {
+                let verdict = self.checks.statements.vote(&id, epoch, digest, &sim.committed);
+                self.judge(verdict)?;
+                let verdict = self.checks.order.certified(epoch, digest);
+                self.judge(verdict)?;
+                self.input(me, Input::Voted(epoch, Vote { member: id, signature: Signature(signature) }));
+            }
+            Err(error) => self.input(me, Input::VoteRefused(epoch, error.to_string())),
+        }
+        Ok(())
+    }
+
+    fn applied(&mut self, me: usize, epoch: u64) -> Step {
+        let sim = &self.nodes[me];
+        let Some(running) = sim.running.as_ref() else { return Ok(()) };
+        // One group may apply more cuts than a node remembers states of.
+        if let Some((state, _)) = running.node.ledger().at(epoch) {
+            let verdict = self.checks.order.applied(&sim.id, epoch, state.cut, state.root());
+            self.judge(verdict)?;
+        }
+        if let Some(running) = self.nodes[me].running.as_mut() {
+            running.applied = epoch;
+            running.settled = running.node.settled();
+        }
+        let disk = self.nodes[me].disk()?;
+        for epoch in self.checks.oracle.epoch() + 1..=epoch {
+            let cut = tables::get::<Cut>(&disk, tables::CUTS, &tables::number_key(epoch));
+            let Ok(Some(cut)) = cut else {
+                self.judge(broken(STEPS, format!("node {me} applied cut {epoch}, which is not on its disk")))?;
+                break;
+            };
+            self.ordered(&cut)?;
+        }
+        self.send(me, self.sequencer, Stream::Up, encode(&ToSequencer::Applied(epoch)));
+        let followers: Vec<usize> = (self.nodes[me].running.as_ref())
+            .map(|running| running.followers.keys().copied().collect())
+            .unwrap_or_default();
+        for follower in followers {
+            self.feed_follower(me, follower)?;
+        }
+        self.serve_all(me)
+    }
+
+    /// A cut that nobody counted before.
+    fn ordered(&mut self, cut: &Cut) -> Step {
+        self.stats.cuts += 1;
+        for sealed in &cut.body.headers {
+            // The sequencer's own headers reach itself without leaving it.
+            if let Some(origin) = self.index_of(&sealed.header.body.origin)
+                && origin == self.sequencer
+            {
+                let committed = &self.nodes[origin].committed;
+                let verdict = self.checks.statements.header(&sealed.header, &self.federation, committed);
+                self.judge(verdict)?;
+            }
+        }
+        self.stats.fills += cut.body.fills.len() as u64;
+        for custody in cut.body.headers.iter().flat_map(|sealed| &sealed.custody) {
+            let delivered = custody.receipts.first().is_some_and(|receipt| receipt.item.request.is_none());
+            self.stats.pending += u64::from(!delivered);
+        }
+        let verdict = self.checks.oracle.ordered(cut, &self.federation);
+        self.judge(verdict)
+    }
+}
