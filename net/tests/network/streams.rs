@@ -1,8 +1,6 @@
 //! Streams over real sockets: volume, quotas, many at once, slow ends.
 
-mod common;
-
-use common::{CALL, LONG, MAIL, MAX_MESSAGE, Over, config, node, round_trip, soon, start};
+use crate::common::{CALL, LONG, MAIL, MAX_MESSAGE, Over, config, node, round_trip, soon, start};
 use futures::future::join_all;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use postroad_net::{Event, OpenError, Stream};
@@ -250,7 +248,7 @@ async fn a_slow_owner_loses_streams_but_no_state(over: Over) {
 async fn an_owner_that_is_gone_refuses_streams(over: Over) {
     let (a, b) = (node(over, 1).await, node(over, 2).await);
     a.connect(&b).await;
-    let common::Node { net: b_net, events, peer, .. } = b;
+    let crate::common::Node { net: b_net, events, peer, .. } = b;
     drop(events);
     let mut stream = a.net.open(peer, CALL, LONG).await.expect("opens");
     assert!(is_dropped(&mut stream).await);

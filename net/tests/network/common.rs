@@ -1,8 +1,5 @@
 //! Networks on 127.0.0.1 for the tests, and waiting that gives up.
 
-// Each test file uses its own part.
-#![allow(dead_code)]
-
 use std::future::Future;
 use std::time::Duration;
 

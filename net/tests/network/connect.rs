@@ -1,10 +1,8 @@
 //! Connections over real sockets: dialing, failing, closing, limits.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{CALL, LONG, Node, Over, config, node, round_trip, soon, start};
+use crate::common::{CALL, LONG, Node, Over, config, node, round_trip, soon, start};
 use postroad_net::{ConnectError, Event, Multiaddr, Network, OpenError, StartError, join_address};
 
 /// Runs one body over both transports.
@@ -185,7 +183,7 @@ async fn only_a_connection_without_streams_idles_out(over: Over) {
     a.connect(&b).await;
     let (mut reader, mut writer) = a.framed(&b, CALL).await;
     let (_, _, held) = b.inbound().await;
-    tokio::spawn(common::echo(held));
+    tokio::spawn(crate::common::echo(held));
     for _ in 0..3 {
         c.connect(&b).await;
         assert_eq!(b.connected().await, c.peer);

@@ -1,0 +1,5 @@
+//! Networks over real sockets on 127.0.0.1: connections and streams.
+
+mod common;
+mod connect;
+mod streams;
