@@ -149,7 +149,7 @@ impl World {
             match answer {
                 Answer::Refused(_) => self.stats.refused += u64::from(counter > ROGUE),
                 _ if counter > ROGUE => {
-                    return self.broken("refusals", format!("a bad bundle was answered {answer:?}"));
+                    return self.broken("refusals", format!("bad bundle {counter} of client {me} was taken"));
                 }
                 _ => {}
             }

@@ -199,12 +199,17 @@ impl World {
         if running.syncing.is_some() {
             return Ok(());
         }
-        let mut inputs: VecDeque<Input> = running.persisted.take().map(Input::Persisted).into_iter().collect();
+        let mut inputs = VecDeque::new();
         let count = match running.inputs.len() {
             0 => 0,
             waiting => 1 + self.rng.index(waiting),
         };
         inputs.extend(running.inputs.drain(..count));
+        if let Some(token) = running.persisted.take() {
+            // What is on disk is told among other things: some of the group comes before it, and is not on disk.
+            let at = self.rng.index(inputs.len() + 1);
+            inputs.insert(at, Input::Persisted(token));
+        }
         if running.node.next_timeout() <= Time(self.now) {
             inputs.push_back(Input::TimedOut);
         }
