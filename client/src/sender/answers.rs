@@ -111,7 +111,8 @@ impl Lane {
             refusal if refusal.is_transient() || lags => Some(Phase::Again),
             _ if !never_taken && !cannot_come => Some(Phase::Doubtful),
             Refusal::StaleCounter { last } => Some(Phase::Resign { above: *last }),
-            Refusal::BadValidity { to, .. } => {
+            Refusal::BadValidity { from, to, .. } => {
+                self.origin_takes_from = *from;
                 // The highest epoch that the origin takes tells where it believes the order to be.
                 let ahead = self.mailbox.federation().params().validity_epochs;
                 self.origin_epoch = self.origin_epoch.max(to.saturating_sub(ahead));

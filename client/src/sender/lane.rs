@@ -103,6 +103,8 @@ pub(super) struct Lane {
     pub(super) deliveries: JoinSet<()>,
     /// The last epoch of which the origin has spoken.
     pub(super) origin_epoch: u64,
+    /// The lowest valid-until that the origin takes; high where its disk was set back (rule 4).
+    pub(super) origin_takes_from: u64,
     /// When refused bundles are tried again, and how long that takes the next time.
     again_at: Instant,
     again: Backoff,
@@ -136,6 +138,7 @@ impl Lane {
             flights,
             deliveries: JoinSet::new(),
             origin_epoch: 0,
+            origin_takes_from: 0,
             again_at: now,
             again: backoff(),
             sent_at: now,
@@ -341,7 +344,7 @@ impl Lane {
         let federation = self.mailbox.federation();
         let (sender, via) = (self.mailbox.address(), self.via.node());
         let epoch = self.newest.get().epoch.max(self.origin_epoch);
-        let valid_until = epoch + federation.params().validity_epochs / 2;
+        let valid_until = (epoch + federation.params().validity_epochs / 2).max(self.origin_takes_from);
         let counter = change.counters(&via, messages.len() as u64, above)?;
         let body = BundleBody::new(sender, via, counter, valid_until, &messages);
         let signed = Signed::sign(body, self.mailbox.secret(), federation).into_inner();

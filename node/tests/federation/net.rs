@@ -233,12 +233,18 @@ impl Mailbox {
         run(&all)
     }
 
-    /// The messages that `recv` prints, until `count` are there.
+    /// The messages that `recv --strict` prints, in the order of their numbers, until `count` are there. (On a busy
+    /// machine a node may be taken for away for a moment; then some mail is late, which strict reading does not show.)
     pub(crate) fn recv_all(&self, count: usize) -> Vec<Value> {
+        self.recv_until(&["--strict"], count)
+    }
+
+    /// The messages that `recv` prints with these arguments, until `count` are there.
+    pub(crate) fn recv_until(&self, args: &[&str], count: usize) -> Vec<Value> {
         let deadline = Instant::now() + PATIENCE;
         let mut messages = Vec::new();
         while messages.len() < count {
-            let ran = self.recv(&[]);
+            let ran = self.recv(args);
             assert!(ran.code == 0 || ran.code == 4, "{:?} {}", ran.code, ran.error);
             messages.extend(ran.lines.into_iter().filter(|line| line["type"] == "message"));
             assert!(Instant::now() < deadline, "{} of {count} messages came", messages.len());
