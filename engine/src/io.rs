@@ -70,11 +70,11 @@ impl Held {
         let slice = header.slice(&parcel.destination).ok_or(malformed("the header names no such slice"))?;
         parcel.header.verify(federation)?;
         let digest = parcel.header.digest(federation);
+        let key = SliceKey::of(&parcel, digest);
         if let Some(request) = &parcel.request {
-            check_request(request, &SliceKey::of(&parcel, digest), federation)?;
+            check_request(request, &key, federation)?;
         }
         let index = parcel.body.verify(header, slice, federation)?;
-        let key = SliceKey::of(&parcel, digest);
         Ok(Held { key, parcel: Arc::new(parcel), index: Arc::new(index) })
     }
 }

@@ -5,7 +5,7 @@
 //! signs for, and hands in as fills. A slice that it has signed for and no longer has (its disk was set back) it fetches
 //! as well, and until it is here delivers nothing that comes after it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use postroad_protocol::cut::Cut;
@@ -408,11 +408,6 @@ impl Receiver {
         let Some(held) = held.filter(|held| held.key == *key) else { return Ok(Vec::new()) };
         let known = store.get(ROOTS, &tables::slice_key(key))?.is_some();
         Ok(if known { Vec::new() } else { slice_rows(key, &held.parcel) })
-    }
-
-    /// The destination's mailboxes of a slice that do not live here according to `is_mine`.
-    pub fn foreign(index: &SliceIndex, is_mine: impl Fn(&NodeId) -> bool) -> BTreeSet<NodeId> {
-        index.leaves().keys().filter(|mailbox| !is_mine(mailbox)).copied().collect()
     }
 }
 

@@ -12,7 +12,7 @@ use postroad_store::{Read, StoreError, Write};
 
 use super::{Node, Phase};
 use crate::inbox::BundleKey;
-use crate::io::{Now, Output, Report};
+use crate::io::{Output, Report};
 use crate::tables::{self, BATCHES, BUNDLES, CUTS, FORGOTTEN, META, PLACES, StoredBatch, Taken};
 
 /// Cuts ahead of a missing one that are kept.
@@ -23,7 +23,6 @@ impl Node {
     pub(super) fn follow(
         &mut self,
         cut: Arc<Verified<Cut>>,
-        now: Now,
         store: &dyn Read,
         out: &mut Vec<Output>,
     ) -> Result<(), StoreError> {
@@ -59,7 +58,6 @@ impl Node {
         for (from, held) in early {
             self.slice(from, held, store, out)?;
         }
-        let _ = now;
         out.push(Output::Applied(self.ledger.head().epoch, self.receiver.delivered()));
         Ok(())
     }

@@ -246,12 +246,12 @@ impl Node {
             }
             Input::Sequencer(epoch) => self.sequencer_changed(epoch, out),
             Input::Rejected(digest, reason) => self.rejected(digest, reason, out),
-            Input::Cut(cut) => self.follow(cut, now, store, out)?,
+            Input::Cut(cut) => self.follow(cut, store, out)?,
             Input::CutsFetched => self.fetching_cuts = false,
             Input::Voted(epoch, vote) => {
                 if let Some(cut) = self.sequencer.as_mut().and_then(|sequencer| sequencer.voted(epoch, vote)) {
                     out.push(Output::Publish(Arc::clone(&cut)));
-                    self.follow(cut, now, store, out)?;
+                    self.follow(cut, store, out)?;
                 }
             }
             Input::VoteRefused(epoch, reason) => {
@@ -583,8 +583,7 @@ impl Node {
             return Ok(());
         }
         if key.destination == self.me {
-            let foreign = Receiver::foreign(&held.index, |mailbox| head.home(mailbox) == Some(self.me));
-            if !foreign.is_empty() {
+            if !held.index.leaves().keys().all(|mailbox| head.home(mailbox) == Some(self.me)) {
                 let early = self.early_slices.iter().filter(|(origin, _)| *origin == from).count();
                 if header.routing_epoch > head.epoch && early < MAX_EARLY {
                     self.early_slices.push((from, held));

@@ -17,6 +17,20 @@ pub(crate) async fn soon<F: Future>(what: F) -> F::Output {
     tokio::time::timeout(LONG, what).await.expect("within a minute")
 }
 
+/// Runs one body over both transports.
+macro_rules! over_both {
+    ($($name:ident),+ $(,)?) => {
+        mod tcp { $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() { super::$name($crate::common::Over::Tcp).await }
+        )+ }
+        mod quic { $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() { super::$name($crate::common::Over::Quic).await }
+        )+ }
+    };
+}
+
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Over {
     Tcp,

@@ -5,20 +5,6 @@ use std::time::Duration;
 use crate::common::{CALL, LONG, Node, Over, config, node, round_trip, soon, start};
 use postroad_net::{ConnectError, Event, Multiaddr, Network, OpenError, StartError, join_address};
 
-/// Runs one body over both transports.
-macro_rules! over_both {
-    ($($name:ident),+ $(,)?) => {
-        mod tcp { $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() { super::$name(super::Over::Tcp).await }
-        )+ }
-        mod quic { $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() { super::$name(super::Over::Quic).await }
-        )+ }
-    };
-}
-
 over_both!(
     connects_and_tells_both,
     a_silent_address_is_not_reached,

@@ -5,20 +5,6 @@ use futures::future::join_all;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use postroad_net::{Event, OpenError, Stream};
 
-/// Runs one body over both transports.
-macro_rules! over_both {
-    ($($name:ident),+ $(,)?) => {
-        mod tcp { $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() { super::$name(super::Over::Tcp).await }
-        )+ }
-        mod quic { $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() { super::$name(super::Over::Quic).await }
-        )+ }
-    };
-}
-
 over_both!(
     ten_thousand_small_messages_each_way,
     one_long_message,

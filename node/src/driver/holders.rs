@@ -1,7 +1,7 @@
 //! Holder tasks: one per other node, each with a long-lived stream on which this node's slices go out and receipts come
 //! back. Bytes go out against the credit that the holder grants from what it has made durable.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use postroad_engine::Input;
@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::core::ToCore;
-use super::streams::{GREETING, StreamError, next_link, read, read_greeting, write};
+use super::streams::{GREETING, StreamError, next_link, read, read_greeting, was_up, write};
 use super::{Shared, peer_of};
 
 /// Messages that wait for one holder, at most; the engine bounds their bytes.
@@ -27,7 +27,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 pub(super) async fn peers(shared: Shared) {
     let mut view = shared.view.clone();
     let mut tasks = JoinSet::new();
-    let mut started = BTreeMap::new();
+    let mut started = BTreeSet::new();
     loop {
         let nodes: Vec<NodeId> = {
             let view = view.borrow_and_update();
@@ -35,14 +35,13 @@ pub(super) async fn peers(shared: Shared) {
         };
         let mut changed = false;
         for node in nodes.into_iter().chain([shared.federation.sequencer()]) {
-            if node != shared.me && !started.contains_key(&node) {
-                started.insert(node, ());
+            if node != shared.me && started.insert(node) {
                 changed = true;
                 tasks.spawn(hold(shared.clone(), node));
             }
         }
         if changed {
-            shared.network.set_trusted(started.keys().filter_map(peer_of)).await;
+            shared.network.set_trusted(started.iter().filter_map(peer_of)).await;
         }
         if view.changed().await.is_err() {
             return;
@@ -117,14 +116,7 @@ async fn stream(shared: &Shared, node: NodeId) -> Result<(), StreamError> {
         ended = receive(shared, node, &mut reader, &granted) => ended,
     };
     let _ = shared.tell(ToCore::HolderDown(node, link)).await;
-    match ended {
-        Err(StreamError::Stopping) => Err(StreamError::Stopping),
-        Err(error) => {
-            tracing::debug!(%node, %error, "the stream to a holder has ended");
-            Ok(())
-        }
-        Ok(()) => Ok(()),
-    }
+    was_up(&node, ended)
 }
 
 async fn receive(

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::Shared;
 use super::core::{ToCore, ToFollower};
-use super::streams::{GREETING, StreamError, next_link, read, read_greeting, write, write_all};
+use super::streams::{GREETING, StreamError, next_link, read, read_greeting, was_up, write, write_all};
 
 /// Messages that wait for the sequencer, at most.
 const MAX_QUEUED: usize = 4_096;
@@ -79,14 +79,7 @@ async fn follow(shared: &Shared) -> Result<(), StreamError> {
         ended = take_cuts(shared, &mut reader) => ended,
     };
     let _ = shared.tell(ToCore::SequencerDown(link)).await;
-    match ended {
-        Err(StreamError::Stopping) => Err(StreamError::Stopping),
-        Err(error) => {
-            tracing::debug!(%error, "the stream to the sequencer has ended");
-            Ok(())
-        }
-        Ok(()) => Ok(()),
-    }
+    was_up(&sequencer, ended)
 }
 
 async fn take_cuts(shared: &Shared, reader: &mut StreamReader) -> Result<(), StreamError> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use minicbor::{Decode, Encode};
 use postroad_net::{Event, FrameError, StreamReader, StreamWriter};
 use postroad_protocol::codec::{decode, encode};
-use postroad_protocol::{DecodeError, wire};
+use postroad_protocol::{DecodeError, NodeId, wire};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::core::LinkId;
@@ -47,6 +47,18 @@ pub(super) enum StreamError {
 pub(super) fn next_link() -> LinkId {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// What the end of a stream that was up means to the task that keeps one: to open another, unless the node is stopping.
+pub(super) fn was_up(node: &NodeId, ended: Result<(), StreamError>) -> Result<(), StreamError> {
+    match ended {
+        Err(StreamError::Stopping) => Err(StreamError::Stopping),
+        Err(error) => {
+            tracing::debug!(%node, %error, "a stream to a node has ended");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
 }
 
 /// Reads one message; [`StreamError::Ended`] at the stream's clean end.
