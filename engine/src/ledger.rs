@@ -47,7 +47,8 @@ impl Ledger {
                     state.restore(decode::<StateKey>(key).map_err(corrupt)?, value).map_err(corrupt)?;
                 }
             }
-            (state.epoch, state.time_ms, state.cut) = (floor.epoch, floor.time_ms, floor.cut);
+            (state.epoch, state.time_ms, state.age_ms) = (floor.epoch, floor.time_ms, floor.age_ms);
+            state.cut = floor.cut;
             let cut: Cut = tables::get(store, CUTS, &tables::number_key(floor.epoch))?
                 .ok_or(StoreError::Corrupt { table: CUTS, key: tables::number_key(floor.epoch) })?;
             if state.root() != cut.certified.header.state {
@@ -108,7 +109,7 @@ impl Ledger {
                     None => tables::delete(STATE, row),
                 });
             }
-            let floor = Floor { epoch: state.epoch, time_ms: state.time_ms, cut: state.cut };
+            let floor = Floor { epoch: state.epoch, time_ms: state.time_ms, age_ms: state.age_ms, cut: state.cut };
             writes.push(tables::put(META, FLOOR, &floor));
         }
         Ok(writes)

@@ -173,10 +173,12 @@ impl Sequencer {
         self.draft_fills(&mut draft, &mut body, out);
         self.draft_headers(&mut draft, &mut body, out);
         let [records, fills, headers]: [Part; 3] = body.parts(&self.federation);
+        let time_ms = now.wall_ms.max(head.time_ms + 1);
         let header = CutHeader {
             epoch: head.epoch + 1,
             previous: head.cut,
-            time_ms: now.wall_ms.max(head.time_ms + 1),
+            time_ms,
+            age_ms: head.next_age_ms(time_ms, &self.federation),
             records,
             fills,
             headers,

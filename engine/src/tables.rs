@@ -61,8 +61,11 @@ pub struct Floor {
     /// Its cut's time.
     #[n(1)]
     pub time_ms: u64,
-    /// Its cut's hash.
+    /// Its cut's age.
     #[n(2)]
+    pub age_ms: u64,
+    /// Its cut's hash.
+    #[n(3)]
     pub cut: Digest,
 }
 

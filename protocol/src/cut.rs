@@ -24,20 +24,24 @@ pub struct CutHeader {
     /// The digest of the cut header before; of the first, the federation's id.
     #[n(1)]
     pub previous: Digest,
-    /// Cut time: Unix milliseconds, rising. Retention, delays and deadlines count in it.
+    /// Cut time: Unix milliseconds, rising. For people; what is counted is age.
     #[n(2)]
     pub time_ms: u64,
-    /// The records.
+    /// The federation's age: the sum over cuts of the time step, of which at most two heartbeats count (rule 11).
+    /// Retention, delays and deadlines count in it, so that a sequencer that was away ends none of them.
     #[n(3)]
+    pub age_ms: u64,
+    /// The records.
+    #[n(4)]
     pub records: Part,
     /// The fills.
-    #[n(4)]
+    #[n(5)]
     pub fills: Part,
     /// The included headers with their receipts.
-    #[n(5)]
+    #[n(6)]
     pub headers: Part,
     /// The root of the state after this cut.
-    #[n(6)]
+    #[n(7)]
     pub state: Digest,
 }
 

@@ -39,6 +39,16 @@ pub enum Invalid {
         /// The cut's epoch.
         epoch: u64,
     },
+    /// The age is not the one that follows from the time.
+    #[error("the age of cut {epoch} is {found} ms, and must be {expected} ms")]
+    Age {
+        /// The cut's epoch.
+        epoch: u64,
+        /// What follows from the times.
+        expected: u64,
+        /// The cut's.
+        found: u64,
+    },
     /// The state after the cut has another root.
     #[error("the state after cut {epoch} has another root than the cut says")]
     StateRoot {
@@ -307,6 +317,7 @@ impl Draft {
     /// The state after the cut whose header is `header`, and the keys that it has touched.
     pub fn finish(mut self, header: &CutHeader) -> Applied {
         self.state.time_ms = header.time_ms;
+        self.state.age_ms = header.age_ms;
         self.state.cut = header.digest(&self.federation);
         Applied { state: self.state, touched: self.touched }
     }
@@ -361,6 +372,10 @@ pub fn apply(state: &State, cut: &Verified<Cut>, federation: &Federation) -> Res
     }
     if header.time_ms <= state.time_ms {
         return Err(Invalid::Time { epoch });
+    }
+    let expected = state.next_age_ms(header.time_ms, federation);
+    if header.age_ms != expected {
+        return Err(Invalid::Age { epoch, expected, found: header.age_ms });
     }
     let mut draft = Draft::new(state, federation);
     // The parts of a verified cut are verified.

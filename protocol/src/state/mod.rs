@@ -196,6 +196,8 @@ pub struct State {
     pub epoch: u64,
     /// The last cut's time.
     pub time_ms: u64,
+    /// The last cut's age; zero at genesis.
+    pub age_ms: u64,
     /// The last cut's hash; at genesis the federation's id.
     pub cut: Digest,
     nodes: MerkleMap<NodeId, NodeState>,
@@ -211,12 +213,19 @@ impl State {
         State {
             epoch: 0,
             time_ms: federation.genesis().time_ms,
+            age_ms: 0,
             cut: federation.id(),
             nodes: MerkleMap::default(),
             mailboxes: MerkleMap::default(),
             pending: MerkleMap::default(),
             committee: Digest::tagged("committee", &[&encode(&members)]),
         }
+    }
+
+    /// The age of a next cut whose time is `time_ms`: a step of more than two heartbeats counts as two (rule 11).
+    pub fn next_age_ms(&self, time_ms: u64, federation: &Federation) -> u64 {
+        let longest = federation.params().heartbeat_ms.saturating_mul(2);
+        self.age_ms.saturating_add(time_ms.saturating_sub(self.time_ms).min(longest))
     }
 
     /// A node.

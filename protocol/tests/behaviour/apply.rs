@@ -75,8 +75,30 @@ fn a_cut_follows_the_last_one() {
     let last = world.state.time_ms;
     assert_eq!(check(&|header| header.time_ms = last), Err(Invalid::Time { epoch: 3 }));
     assert_eq!(check(&|header| header.time_ms = last - 1), Err(Invalid::Time { epoch: 3 }));
-    assert_eq!(check(&|header| header.time_ms = last + 1), Ok(()));
+    let at =
+        |time_ms: u64, age_ms: u64| move |header: &mut CutHeader| (header.time_ms, header.age_ms) = (time_ms, age_ms);
+    let age = world.state.age_ms;
+    assert_eq!(check(&at(last + 1, age + 1)), Ok(()));
+    assert_eq!(check(&at(last + 1, age + 2)), Err(Invalid::Age { epoch: 3, expected: age + 1, found: age + 2 }));
     assert_eq!(check(&|header| header.state = Digest::ZERO), Err(Invalid::StateRoot { epoch: 3 }));
+}
+
+/// Rule 11: the sequencer is away for a day, and its first cut must end no delay and no retention.
+#[test]
+fn age_counts_at_most_two_heartbeats_of_a_step() {
+    let world = World::builder().build();
+    let (time, age, heartbeat) = (world.state.time_ms, world.state.age_ms, world.federation.params().heartbeat_ms);
+    let check = |step: u64, counted: u64| {
+        let cut = certified(&world, CutBody::default(), |header| {
+            (header.time_ms, header.age_ms) = (time + step, age + counted);
+        });
+        applied(&world, &cut).is_ok()
+    };
+    assert!(check(2 * heartbeat, 2 * heartbeat));
+    assert!(!check(2 * heartbeat + 1, 2 * heartbeat + 1));
+    let day = 24 * 3_600 * 1_000;
+    assert!(check(day, 2 * heartbeat));
+    assert!(!check(day, day));
 }
 
 #[test]

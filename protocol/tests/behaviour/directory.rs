@@ -66,7 +66,8 @@ fn a_state_restored_value_by_value_in_any_order_has_the_same_root() {
             for (key, value) in values {
                 restored.restore(key, &value).unwrap();
             }
-            (restored.epoch, restored.time_ms, restored.cut) = (state.epoch, state.time_ms, state.cut);
+            (restored.epoch, restored.time_ms, restored.age_ms) = (state.epoch, state.time_ms, state.age_ms);
+            restored.cut = state.cut;
             assert_eq!(restored.root(), state.root());
             assert_eq!(restored.keys(), state.keys());
             // Not only the same root: the next cut applies.

@@ -374,6 +374,7 @@ impl World {
             epoch: self.state.epoch + 1,
             previous: self.state.cut,
             time_ms: self.state.time_ms + 25,
+            age_ms: self.state.age_ms + 25,
             records,
             fills,
             headers,
