@@ -108,6 +108,8 @@ pub struct Delivery {
     mode: Mode,
     /// Nothing below this (epoch, position) can come late.
     below: (u64, u32),
+    /// What the home has said is overdue: it may come late all the same.
+    overdue: BTreeSet<(u64, u32)>,
     /// In strict mode: verified, and not handed out.
     held: BTreeMap<Seq, Item>,
     seen: BTreeSet<Digest>,
@@ -122,7 +124,7 @@ impl Delivery {
 
     /// A delivery that goes on where `seen` was handed out before.
     pub fn resume(mode: Mode, seen: BTreeSet<Digest>, numbers: BTreeMap<MailboxId, Numbers>) -> Delivery {
-        Delivery { mode, below: (0, 0), held: BTreeMap::new(), seen, numbers }
+        Delivery { mode, below: (0, 0), overdue: BTreeSet::new(), held: BTreeMap::new(), seen, numbers }
     }
 
     /// How many messages wait for their turn.
@@ -138,18 +140,24 @@ impl Delivery {
     /// A verified message.
     ///
     /// # Errors
-    /// [`Violation::BelowSettled`] in strict mode, when its turn has passed.
+    /// [`Violation::BelowSettled`] in strict mode, when its turn has passed and it was not overdue.
     pub fn message(&mut self, item: Item, out: &mut Vec<Out>) -> Result<(), Violation> {
-        if self.mode == Mode::Live {
+        let late = is_below(item.seq, self.below);
+        if self.mode == Mode::Live || (late && self.overdue.contains(&(item.seq.epoch, item.seq.position))) {
             self.hand_out(item, out);
             return Ok(());
         }
-        if is_below(item.seq, self.below) {
+        if late {
             let (below_epoch, below_position) = self.below;
             return Err(Violation::BelowSettled { seq: item.seq, below_epoch, below_position });
         }
         self.held.insert(item.seq, item);
         Ok(())
+    }
+
+    /// The batch at this (epoch, position) is overdue. Returns whether that is new.
+    pub fn overdue(&mut self, at: (u64, u32)) -> bool {
+        self.overdue.insert(at)
     }
 
     /// From now on nothing below this (epoch, position) comes late.

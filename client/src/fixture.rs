@@ -86,7 +86,7 @@ impl Order {
     /// Settles a cut.
     fn cut(&mut self, body: CutBody) -> CertifiedCut {
         let federation = &self.federation;
-        let mut draft = Draft::new(&self.state, federation);
+        let mut draft = Draft::new(&self.state, self.state.time_ms + 25, federation);
         for record in &body.records {
             draft.record(&Verified::check(record.clone(), federation).unwrap()).unwrap();
         }
@@ -232,7 +232,8 @@ impl Order {
     /// Anchors an attestation in a cut.
     pub(crate) fn anchor(&mut self, mut attested: MailboxAttestation) -> MailboxAttestation {
         let body = &attested.attestation.body;
-        let named = AttestationRef { number: body.number, digest: body.digest(self.federation.id()) };
+        let named =
+            AttestationRef { number: body.number, digest: body.digest(self.federation.id()), epoch: body.epoch };
         let header = Header {
             origin: key(1).public(),
             incarnation: 1,

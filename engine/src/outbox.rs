@@ -212,9 +212,9 @@ impl Outbox {
     /// Rows up to `token` are durable: signs what waits for that.
     pub fn persisted(&mut self, token: u64) -> Option<Arc<AttestedView>> {
         let (_, body, map) = self.begun.take_if(|(waits, ..)| *waits <= token)?;
-        let number = body.number;
+        let (number, epoch) = (body.number, body.epoch);
         let attestation = Signed::sign(body, &self.secret, &self.federation).into_inner();
-        self.fresh = Some(AttestationRef { number, digest: attestation.digest(&self.federation) });
+        self.fresh = Some(AttestationRef { number, digest: attestation.digest(&self.federation), epoch });
         let view = Arc::new(AttestedView { attestation, map, anchor: None });
         self.signed.insert(number, Arc::clone(&view));
         while self.signed.len() > 64 {

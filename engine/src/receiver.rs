@@ -5,12 +5,15 @@
 //! signs for, and hands in as fills. A slice that it has signed for and no longer has (its disk was set back) it fetches
 //! as well, and until it is here delivers nothing that comes after it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use postroad_protocol::cut::Cut;
 use postroad_protocol::receipt::{CustodyRequest, Fill, Receipt, ReceiptItem, sign_receipts};
+use postroad_protocol::record::Record;
 use postroad_protocol::slice::{SliceBody, SliceIndex, SliceKey};
+use postroad_protocol::state::State;
+use postroad_protocol::wire::client::Overdue;
 use postroad_protocol::wire::mail::SliceParcel;
 use postroad_protocol::{Digest, Federation, NodeId, SecretKey, Signed};
 use postroad_store::{Read, StoreError, Write};
@@ -23,6 +26,8 @@ use crate::tables::{self, BATCHES, DELIVERED, META, PENDING, PendingRow, ROOTS, 
 const MAX_REMEMBERED: usize = 4_096;
 /// Pending slices that are fetched at the same time.
 const MAX_FETCHES: usize = 8;
+/// Overdue slices that clients are told of, at most.
+const MAX_OVERDUE: usize = 64;
 /// Pending slices that nobody had, and that are asked for again at the same time.
 const MAX_RETRIES: usize = 2;
 
@@ -41,6 +46,8 @@ struct Unsigned {
     key: SliceKey,
     root: Digest,
     request: Option<Digest>,
+    /// It answers a challenge, and goes to the sequencer instead of the origin.
+    answers: bool,
 }
 
 #[derive(Debug)]
@@ -49,6 +56,14 @@ struct PendingSlice {
     step: Step,
     /// Nobody had it when it was last asked for: it no longer holds up the others.
     failed: bool,
+    /// It was challenged in vain (rule 9): nothing is bounded by it any more.
+    overdue: bool,
+}
+
+impl PendingSlice {
+    fn new(row: PendingRow) -> PendingSlice {
+        PendingSlice { row, step: Step::Waiting, failed: false, overdue: false }
+    }
 }
 
 /// How far a pending slice has come.
@@ -71,6 +86,8 @@ pub struct Signatures {
     pub receipts: BTreeMap<NodeId, Vec<Receipt>>,
     /// Fills, for the sequencer.
     pub fills: Vec<Fill>,
+    /// Receipts that answer challenges, for the sequencer.
+    pub answers: Vec<Receipt>,
 }
 
 /// Slices held and mail owed.
@@ -86,6 +103,10 @@ pub struct Receiver {
     owed: VecDeque<(u64, VecDeque<Owed>)>,
     /// The slice without which nothing more can be delivered.
     stalled: Option<SliceKey>,
+    /// The slice without which nothing more could be delivered when that was last tried.
+    missing: Option<SliceKey>,
+    /// Headers of slices that this node has said it lost, and owes no more.
+    lost: BTreeSet<Digest>,
     pending: BTreeMap<(u64, u32), PendingSlice>,
     /// The last slice that was asked for again after nobody had it.
     retried: (u64, u32),
@@ -100,7 +121,7 @@ impl Receiver {
         let mut pending = BTreeMap::new();
         for (key, value) in store.range(PENDING, &[], &[], usize::MAX)? {
             let row: PendingRow = tables::read(PENDING, &key, &value)?;
-            pending.insert((row.epoch, row.position), PendingSlice { row, step: Step::Waiting, failed: false });
+            pending.insert((row.epoch, row.position), PendingSlice::new(row));
         }
         Ok(Receiver {
             me: secret.public(),
@@ -112,6 +133,8 @@ impl Receiver {
             delivered: tables::get(store, META, DELIVERED)?.unwrap_or(0),
             owed: VecDeque::new(),
             stalled: None,
+            missing: None,
+            lost: BTreeSet::new(),
             pending,
             retried: (0, 0),
         })
@@ -157,12 +180,18 @@ impl Receiver {
         }
     }
 
-    /// Takes a slice to hold. Returns what to write, nothing if it is on disk already; in both cases `token` must be
-    /// persisted before the receipt is signed.
+    /// Takes a slice to hold, as a custodian or destination, or as the witness of an answer to `challenge`. Returns what
+    /// to write, nothing if it is on disk already; in both cases `token` must be persisted before the receipt is signed.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn hold(&mut self, held: &Held, token: u64, store: &dyn Read) -> Result<Vec<Write>, StoreError> {
+    pub fn hold(
+        &mut self,
+        held: &Held,
+        challenge: Option<Digest>,
+        token: u64,
+        store: &dyn Read,
+    ) -> Result<Vec<Write>, StoreError> {
         let Held { key, parcel, index } = held;
         let known = store.get(ROOTS, &tables::slice_key(key))?.is_some();
         if key.destination == self.me {
@@ -170,7 +199,8 @@ impl Receiver {
         }
         if let Some(slice) = parcel.header.body.slice(&key.destination) {
             let request = parcel.request.as_ref().map(|request| request.digest(&self.federation));
-            self.unsigned.push(Unsigned { token, key: *key, root: slice.root, request });
+            let (request, answers) = (challenge.or(request), challenge.is_some());
+            self.unsigned.push(Unsigned { token, key: *key, root: slice.root, request, answers });
         }
         Ok(if known { Vec::new() } else { slice_rows(key, parcel) })
     }
@@ -189,8 +219,14 @@ impl Receiver {
     ) -> Result<bool, StoreError> {
         let Some(root) = tables::get::<Digest>(store, ROOTS, &tables::slice_key(key))? else { return Ok(false) };
         let request = request.map(|request| request.digest(&self.federation));
-        self.unsigned.push(Unsigned { token, key: *key, root, request });
+        self.unsigned.push(Unsigned { token, key: *key, root, request, answers: false });
         Ok(true)
+    }
+
+    /// Answers a challenge for a slice that is here, where there is no third node to witness it; signed once `token` is
+    /// persisted.
+    pub fn answer(&mut self, key: SliceKey, root: Digest, challenge: Digest, token: u64) {
+        self.unsigned.push(Unsigned { token, key, root, request: Some(challenge), answers: true });
     }
 
     /// Rows up to `token` are durable: signs one receipt over everything that waits for that.
@@ -212,18 +248,22 @@ impl Receiver {
                 _ => break,
             }
         }
-        let origins: Vec<NodeId> = durable.iter().map(|unsigned| unsigned.key.origin).collect();
+        let origins: Vec<Option<NodeId>> =
+            durable.iter().map(|unsigned| (!unsigned.answers).then_some(unsigned.key.origin)).collect();
         let mut items: Vec<ReceiptItem> = durable.into_iter().map(Unsigned::into_item).collect();
         for at in &fills {
             let row = &self.pending[at].row;
-            items.push(Unsigned { token, key: row.slice, root: row.root, request: None }.into_item());
+            items.push(Unsigned { token, key: row.slice, root: row.root, request: None, answers: false }.into_item());
         }
         if items.is_empty() {
             return signatures;
         }
         let mut signed = sign_receipts(items, self.incarnation, &self.secret, &self.federation).into_iter();
         for (origin, receipt) in origins.into_iter().zip(signed.by_ref()) {
-            signatures.receipts.entry(origin).or_default().push(receipt.into_inner());
+            match origin {
+                Some(origin) => signatures.receipts.entry(origin).or_default().push(receipt.into_inner()),
+                None => signatures.answers.push(receipt.into_inner()),
+            }
         }
         for (at, fill) in fills.into_iter().zip(signed) {
             let fill = fill.into_inner();
@@ -268,11 +308,62 @@ impl Receiver {
             } else {
                 let row = PendingRow { slice, root: header.slices[at].root, epoch, position, holders };
                 writes.push(tables::put(PENDING, slice.header.0, &row));
-                self.pending.insert((epoch, position), PendingSlice { row, step: Step::Waiting, failed: false });
+                self.pending.insert((epoch, position), PendingSlice::new(row));
             }
         }
         self.owed.push_back((epoch, owed));
+        for record in &cut.body.records {
+            match record {
+                Record::Lost(lost) if lost.body.holder == self.me && lost.body.destination == self.me => {
+                    self.lost.insert(lost.body.header);
+                }
+                Record::Answer(receipt) if receipt.item.destination == self.me => {
+                    let found = self.pending.values_mut().find(|known| known.row.slice.header == receipt.item.header);
+                    if let Some(pending) = found.filter(|known| !known.row.holders.contains(&receipt.holder())) {
+                        // The witness has it: asked for at once, and first.
+                        pending.row.holders.insert(0, receipt.holder());
+                        pending.failed = false;
+                        writes.push(tables::put(PENDING, pending.row.slice.header.0, &pending.row));
+                    }
+                }
+                _ => {}
+            }
+        }
         writes
+    }
+
+    /// Notes which pending slices are overdue as of the last cut.
+    pub fn judge(&mut self, head: &State) {
+        for (key, _) in head.challenges().filter(|(key, _)| key.destination == self.me) {
+            if head.is_overdue(key, &self.federation)
+                && let Some(known) = self.pending.values_mut().find(|known| known.row.slice.header == key.header)
+            {
+                known.overdue = true;
+            }
+        }
+    }
+
+    /// Slices that are overdue.
+    pub fn overdue(&self) -> Vec<Overdue> {
+        (self.pending.values().filter(|pending| pending.overdue))
+            .map(|PendingSlice { row, .. }| Overdue {
+                epoch: row.epoch,
+                position: row.position,
+                origin: row.slice.origin,
+                holders: row.holders.clone(),
+            })
+            .take(MAX_OVERDUE)
+            .collect()
+    }
+
+    /// Pending slices that nobody had when they were last asked for, and that are not overdue.
+    pub fn unobtainable(&self) -> impl Iterator<Item = SliceKey> + '_ {
+        self.pending.values().filter(|pending| pending.failed && !pending.overdue).map(|pending| pending.row.slice)
+    }
+
+    /// The slice without which nothing more can be delivered, although this node has signed for it.
+    pub fn missing(&self) -> Option<SliceKey> {
+        self.missing
     }
 
     /// Delivers what is owed and here, in order, until something is missing, which it asks for.
@@ -292,11 +383,16 @@ impl Receiver {
             let mut indexes = Vec::with_capacity(owed.len());
             for next in owed {
                 let key = next.place.slice;
+                if self.lost.contains(&key.header) {
+                    indexes.push(None);
+                    continue;
+                }
                 let index = match self.remembered.get(&key) {
                     Some(index) => Arc::clone(index),
                     None => match load_index(&key, &self.me, &self.federation, store)? {
                         Some(index) => Arc::new(index),
                         None => {
+                            self.missing = Some(key);
                             if self.stalled != Some(key) {
                                 self.stalled = Some(key);
                                 out.push(Output::Fetch(key, sources(&key, &next.holders, &self.me)));
@@ -306,10 +402,15 @@ impl Receiver {
                         }
                     },
                 };
-                indexes.push(index);
+                indexes.push(Some(index));
             }
             for (next, index) in owed.iter().zip(indexes) {
-                outbox.append(next.place, &index, &mut writes);
+                match index {
+                    Some(index) => outbox.append(next.place, &index, &mut writes),
+                    None => {
+                        self.lost.remove(&next.place.slice.header);
+                    }
+                }
                 self.remembered.remove(&next.place.slice);
                 if next.was_pending {
                     writes.push(tables::delete(PENDING, next.place.slice.header.0));
@@ -318,7 +419,7 @@ impl Receiver {
             self.delivered = *epoch;
             self.owed.pop_front();
         }
-        self.stalled = None;
+        (self.stalled, self.missing) = (None, None);
         self.mark_delivered(before, &mut writes);
         Ok(writes)
     }
@@ -334,7 +435,8 @@ impl Receiver {
         let open = (self.delivered + 1, 0);
         // A fill that is settled is not pending any more; while something before it is missing, it still comes.
         let owed = self.owed.iter().flat_map(|(_, owed)| owed).map(|owed| (owed.place.epoch, owed.place.position));
-        self.pending.keys().copied().chain(owed).fold(open, Ord::min)
+        let pending = self.pending.iter().filter(|(_, pending)| !pending.overdue).map(|(at, _)| *at);
+        pending.chain(owed).fold(open, Ord::min)
     }
 
     /// Goes on with pending slices, lowest first: those that are here are signed for once `token` is persisted, the

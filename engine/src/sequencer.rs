@@ -167,18 +167,18 @@ impl Sequencer {
         }
         self.last_cut = now.time;
         self.urgent = false;
-        let mut draft = Draft::new(head, &self.federation);
+        let time_ms = now.wall_ms.max(head.time_ms + 1);
+        let mut draft = Draft::new(head, time_ms, &self.federation);
         let mut body = CutBody::default();
         self.draft_records(&mut draft, &mut body, out);
         self.draft_fills(&mut draft, &mut body, out);
         self.draft_headers(&mut draft, &mut body, out);
         let [records, fills, headers]: [Part; 3] = body.parts(&self.federation);
-        let time_ms = now.wall_ms.max(head.time_ms + 1);
         let header = CutHeader {
             epoch: head.epoch + 1,
             previous: head.cut,
             time_ms,
-            age_ms: head.next_age_ms(time_ms, &self.federation),
+            age_ms: draft.state().age_ms,
             records,
             fills,
             headers,
@@ -191,12 +191,16 @@ impl Sequencer {
     }
 
     fn draft_records(&mut self, draft: &mut Draft, body: &mut CutBody, out: &mut Vec<Output>) {
-        // Node records before starts before registrations, as each may need the one before.
+        // Node records before starts before registrations, as each may need the one before; and an answer before a new
+        // challenge for the same slice.
         let mut records: Vec<(u8, Digest)> = (self.records.iter())
             .map(|(digest, waiting)| match &*waiting.value {
                 Record::Node(_) => (0, *digest),
                 Record::Start(_) => (1, *digest),
                 Record::Register(_) => (2, *digest),
+                Record::Lost(_) => (3, *digest),
+                Record::Answer(_) => (4, *digest),
+                Record::Challenge(_) => (5, *digest),
             })
             .collect();
         records.sort();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use postroad::cli::genesis::ParamArgs;
 use postroad::cli::testnet::plan::Plan;
 use postroad::cli::testnet::record::{self, Record};
 use serde_json::Value;
@@ -125,8 +126,32 @@ fn a_second_process_on_one_directory_is_told() {
 }
 
 fn plan(dir: &Path, nodes: Option<usize>, base_port: u16) -> Result<Record, (&'static str, i32)> {
-    let plan = Plan::prepare(dir, nodes, base_port).map_err(|error| (error.code, error.exit as i32))?;
+    plan_with(dir, nodes, base_port, &[])
+}
+
+fn plan_with(
+    dir: &Path,
+    nodes: Option<usize>,
+    base_port: u16,
+    params: &[(&str, u64)],
+) -> Result<Record, (&'static str, i32)> {
+    let params = ParamArgs { set: params.iter().map(|(name, value)| ((*name).into(), *value)).collect() };
+    let plan = Plan::prepare(dir, nodes, base_port, &params).map_err(|error| (error.code, error.exit as i32))?;
     Ok(plan.record(&[Some(1), None, Some(3)]))
+}
+
+#[test]
+fn a_testnet_has_the_parameters_that_it_was_made_with() {
+    let temp = Temp::new();
+    let dir = PathBuf::from(temp.path("net"));
+    assert_eq!(plan_with(&dir, Some(1), 0, &[("retention", 1)]), Err(("param", 2)));
+    assert_eq!(plan_with(&dir, Some(1), 0, &[("routing_window_epochs", 1)]), Err(("genesis", 1)));
+    let made = plan_with(&dir, Some(1), 0, &[("retention_ms", 60_000)]).expect("it is made");
+    let text = std::fs::read_to_string(dir.join("genesis.toml")).expect("it is there");
+    assert!(text.contains("retention_ms = 60000") && text.contains("max_nodes = 1024"), "{text}");
+    assert_eq!(plan_with(&dir, None, 0, &[("retention_ms", 60_000)]), Ok(made.clone()));
+    assert_eq!(plan_with(&dir, None, 0, &[("retention_ms", 60_001)]), Err(("params-differ", 2)));
+    assert_eq!(plan(&dir, None, 0), Ok(made));
 }
 
 #[test]

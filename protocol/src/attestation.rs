@@ -192,7 +192,8 @@ impl MailboxAttestation {
         }
         if let Some(anchor) = &self.anchor {
             let header = &anchor.header.header.body;
-            let named = AttestationRef { number: body.number, digest: self.attestation.digest(federation) };
+            let named =
+                AttestationRef { number: body.number, digest: self.attestation.digest(federation), epoch: body.epoch };
             if header.origin != *home || header.attestation != Some(named) {
                 return Err(VerifyError::malformed(Attestation::KIND, "the anchoring header names another one"));
             }

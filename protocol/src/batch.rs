@@ -41,7 +41,7 @@ pub struct Header {
     pub slices: Vec<SliceRef>,
 }
 
-/// An attestation's running number and digest.
+/// An attestation's running number and digest, and the epoch that it reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct AttestationRef {
@@ -51,6 +51,9 @@ pub struct AttestationRef {
     /// The attestation's digest.
     #[n(1)]
     pub digest: Digest,
+    /// The epoch that it attests.
+    #[n(2)]
+    pub epoch: u64,
 }
 
 /// The root of a batch's sum tree over its bundles.

@@ -63,7 +63,7 @@ pub struct Params {
     /// The most that an origin waits for a destination before it turns to custodians (rule 15).
     #[n(4)]
     pub deadline_cap_ms: u64,
-    /// How long an origin keeps its batches and a home its entries, in cut time.
+    /// How long an origin keeps its batches and a home its entries, in age.
     #[n(5)]
     pub retention_ms: u64,
     /// Recipients of one message.
@@ -93,6 +93,18 @@ pub struct Params {
     /// Nodes in the federation.
     #[n(14)]
     pub max_nodes: u64,
+    /// C: how long a challenged slice may stay unanswered, and an answered one unfilled, in age.
+    #[n(15)]
+    pub challenge_ms: u64,
+    /// Open challenges of one destination.
+    #[n(16)]
+    pub max_challenges_per_node: u64,
+    /// Pending slices of one origin.
+    #[n(17)]
+    pub max_pending_per_origin: u64,
+    /// A node whose final attestations stay behind the cuts for longer than this has lapsed; in age.
+    #[n(18)]
+    pub lapse_ms: u64,
 }
 
 impl Default for Params {
@@ -113,6 +125,10 @@ impl Default for Params {
             max_cut_headers: 256,
             max_mailboxes_per_node: 1_000_000,
             max_nodes: 1_024,
+            challenge_ms: 60_000,
+            max_challenges_per_node: 64,
+            max_pending_per_origin: 65_536,
+            lapse_ms: 300_000,
         }
     }
 }
@@ -150,6 +166,9 @@ impl Genesis {
         if p.cut_interval_ms == 0 || p.heartbeat_ms < p.cut_interval_ms {
             return Err("cut_interval_ms: at least 1 and at most heartbeat_ms".into());
         }
+        if p.lapse_ms < p.heartbeat_ms.saturating_mul(10) {
+            return Err("lapse_ms: at least ten times heartbeat_ms".into());
+        }
         let counts = [
             ("deadline_cap_ms", p.deadline_cap_ms),
             ("max_recipients", p.max_recipients),
@@ -161,6 +180,9 @@ impl Genesis {
             ("max_cut_headers", p.max_cut_headers),
             ("max_mailboxes_per_node", p.max_mailboxes_per_node),
             ("max_nodes", p.max_nodes),
+            ("challenge_ms", p.challenge_ms),
+            ("max_challenges_per_node", p.max_challenges_per_node),
+            ("max_pending_per_origin", p.max_pending_per_origin),
         ];
         if let Some((name, _)) = counts.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{name}: at least 1"));

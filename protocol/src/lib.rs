@@ -6,6 +6,7 @@
 pub mod attestation;
 pub mod batch;
 pub mod bundle;
+pub mod challenge;
 pub mod codec;
 pub mod crypto;
 pub mod cut;

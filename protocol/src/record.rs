@@ -1,11 +1,15 @@
-//! Records: what changes the directory when a cut settles it. Nodes joining, nodes starting, mailboxes registering.
+//! Records: what a cut settles first. Nodes joining, nodes starting, mailboxes registering; challenges, their answers,
+//! and losses.
 
 use minicbor::{Decode, Encode};
 
+use crate::challenge::{Challenge, Lost};
+use crate::codec::encode;
 use crate::crypto::{MailboxId, NodeId, PublicKey, SecretKey, Signature};
 use crate::digest::Digest;
 use crate::error::VerifyError;
 use crate::genesis::Federation;
+use crate::receipt::Receipt;
 use crate::signed::{Signed, Statement, Verified, Verify, digest_of, sign_digest, verify_digest};
 
 /// The most addresses that a node announces.
@@ -131,6 +135,15 @@ pub enum Record {
     /// A mailbox registers.
     #[n(2)]
     Register(#[n(0)] CoSigned),
+    /// A destination asks for a pending slice in public.
+    #[n(3)]
+    Challenge(#[n(0)] Signed<Challenge>),
+    /// A witness's receipt, which names the challenge: it has the slice and hands it out.
+    #[n(4)]
+    Answer(#[n(0)] Box<Receipt>),
+    /// A holder has lost a slice.
+    #[n(5)]
+    Lost(#[n(0)] Signed<Lost>),
 }
 
 impl Record {
@@ -140,6 +153,9 @@ impl Record {
             Record::Node(signed) => signed.digest(federation),
             Record::Start(signed) => signed.digest(federation),
             Record::Register(signed) => signed.owner.digest(federation),
+            Record::Challenge(signed) => signed.digest(federation),
+            Record::Answer(receipt) => Digest::tagged("answer", &[&encode(receipt)]),
+            Record::Lost(signed) => signed.digest(federation),
         }
     }
 }
@@ -165,6 +181,9 @@ impl Verify for Record {
                 signed.verify(federation)
             }
             Record::Start(signed) => signed.verify(federation),
+            Record::Challenge(signed) => signed.verify(federation),
+            Record::Answer(receipt) => receipt.verify(federation),
+            Record::Lost(signed) => signed.verify(federation),
             Record::Register(signed) => {
                 let registration = &signed.owner.body;
                 let malformed = |reason| Err(VerifyError::malformed(Registration::KIND, reason));

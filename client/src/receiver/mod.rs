@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use postroad_protocol::attestation::{Acknowledgement, LogLeaf};
 use postroad_protocol::signed::Signed;
-use postroad_protocol::wire::client::{FromClient, Settled};
+use postroad_protocol::wire::client::{FromClient, Overdue, Settled};
 use postroad_protocol::{Digest, MailboxId, Seq};
 use tokio::time::{Instant, sleep};
 
@@ -69,6 +69,9 @@ pub enum Received {
         /// In strict order: how many messages wait for one that may still come late.
         held: usize,
     },
+    /// A batch for this home was ordered, and those who signed for it do not give it out: mail of it may be missing. If
+    /// it turns up, it comes late, in strict order too.
+    Overdue(Overdue),
     /// The home has forgotten entries that were never read here; reading cannot go on.
     Expired {
         /// The first missing log index.

@@ -75,6 +75,12 @@ impl Receiver {
                 self.settled = Some(settled);
                 self.apply_settled()
             }
+            ToClient::Overdue(overdue) => {
+                if self.delivery.overdue((overdue.epoch, overdue.position)) {
+                    self.queue.push_back(Received::Overdue(overdue));
+                }
+                Ok(())
+            }
             ToClient::Refused(refusal) => Err(refusal.into()),
             ToClient::Hello(..) | ToClient::Answer(..) => Err(unasked(self.mailbox.home())),
         }

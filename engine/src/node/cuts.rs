@@ -90,6 +90,7 @@ impl Node {
             }
         }
         writes.extend(self.receiver.cut(cut));
+        self.receiver.judge(self.ledger.head());
         if cut.body.headers.iter().any(|sealed| sealed.header.body.origin == self.me) {
             for proof in cut.body.header_proofs(&self.config.federation) {
                 if proof.header.body.origin == self.me {

@@ -4,6 +4,7 @@
 //! cuts, and the housekeeping that time drives. A store error ends in [`Output::Fatal`]: the process stops, and the next
 //! start recovers with the code that every start runs.
 
+mod challenges;
 mod cuts;
 mod hosting;
 mod joining;
@@ -17,10 +18,10 @@ use postroad_protocol::entry::AcceptedProof;
 use postroad_protocol::receipt::{Fill, Sealed};
 use postroad_protocol::record::Record;
 use postroad_protocol::state::State;
-use postroad_protocol::wire::client::Answer;
+use postroad_protocol::wire::client::{Answer, Overdue};
 use postroad_protocol::wire::mail::Homeward;
 use postroad_protocol::wire::order::ToSequencer;
-use postroad_protocol::{Federation, MailboxId, NodeId, Refusal, SecretKey, Verified};
+use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Refusal, SecretKey, Verified};
 use postroad_store::{Read, StoreError, Write};
 
 use crate::inbox::{Inbox, Submitted};
@@ -112,6 +113,10 @@ pub struct Node {
     here_since: Option<Time>,
     has_returned: bool,
     next_round: Time,
+    /// How many rounds of housekeeping there were.
+    rounds: usize,
+    /// The slice without which nothing can be delivered, and the age since which it is missing.
+    missing_since: Option<(Digest, u64)>,
     next_attestation: Time,
 }
 
@@ -154,6 +159,8 @@ impl Node {
             here_since: None,
             has_returned: false,
             next_round: Time(0),
+            rounds: 0,
+            missing_since: None,
             next_attestation: Time(0),
             ledger,
             config,
@@ -174,6 +181,7 @@ impl Node {
             writes.extend(node.receiver.cut(&cut));
         }
         writes.extend(node.receiver.deliver(&mut node.outbox, store, &mut out)?);
+        node.receiver.judge(node.ledger.head());
         node.persist(writes, &mut out);
         if let Some(sequencer) = &mut node.sequencer
             && let Some(draft) = tables::get::<Cut>(store, META, DRAFT)?
@@ -338,6 +346,11 @@ impl Node {
         (self.receiver.delivered(), self.receiver.settled_below())
     }
 
+    /// Slices for this node that are overdue: mail that its mailboxes miss.
+    pub fn overdue(&self) -> Vec<Overdue> {
+        self.receiver.overdue()
+    }
+
     /// The incarnation; zero while the start is not settled.
     pub fn incarnation(&self) -> u64 {
         match self.phase {
@@ -381,6 +394,9 @@ impl Node {
         for fill in signatures.fills {
             self.hand_in_fill(fill, out);
         }
+        for answer in signatures.answers {
+            self.hand_in_record(Verified::from_own_disk(Record::Answer(Box::new(answer))), out);
+        }
         self.router.persisted(token, time, self.ledger.head(), out);
         if let Some(view) = self.outbox.persisted(token) {
             out.push(Output::Attested(view));
@@ -423,6 +439,7 @@ impl Node {
             self.tell_accepted(true, out);
             self.deliver(store, out)?;
             self.pursue_pending(store, out)?;
+            self.pursue_challenges(store, out)?;
             let behind_guard =
                 self.sequencer.as_ref().is_some_and(|sequencer| sequencer.is_behind_guard(self.ledger.head().epoch));
             if behind_guard && !self.fetching_cuts {
@@ -470,7 +487,7 @@ impl Node {
             self.inbox.put_off(client, counter);
             Err(Refusal::NotReady)
         } else {
-            let busy = self.router.is_full();
+            let busy = self.router.is_full() || self.adds_to_a_heap(&bundle);
             self.inbox.submit(client, bundle, self.ledger.head(), busy, store)?
         };
         match answer {
@@ -492,6 +509,18 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// Whether a bundle is for a node that is away, while as many slices of this node are pending as may well be: what
+    /// is under way still has to fit below the bound of `apply`.
+    fn adds_to_a_heap(&self, bundle: &postroad_protocol::bundle::Bundle) -> bool {
+        let head = self.ledger.head();
+        let pending = head.node(&self.me).map_or(0, |node| node.pending);
+        let max = self.config.federation.params().max_pending_per_origin;
+        pending >= max / 4 * 3
+            && (bundle.messages.iter().flat_map(|message| &message.recipients))
+                .filter_map(|recipient| head.home(&recipient.mailbox))
+                .any(|home| home != self.me && !self.router.peers.is_present(&home))
     }
 
     /// Hands complete headers to the sequencer, and tells their senders.
@@ -569,6 +598,12 @@ impl Node {
         let header: &Header = &held.parcel.header.body;
         let key = held.key;
         let refuse = |reason: &str| Output::ToOrigin(from, Homeward::Refused(key, reason.to_owned()));
+        if let Some(challenge) = self.witnessed(&held).filter(|_| matches!(self.phase, Phase::Started { .. })) {
+            let token = self.next_token();
+            let writes = self.receiver.hold(&held, Some(challenge), token, store)?;
+            out.push(Output::Persist(token, writes));
+            return Ok(());
+        }
         if key.origin != from {
             out.push(refuse("the slice is of another origin"));
             return Ok(());
@@ -597,7 +632,7 @@ impl Node {
             return Ok(());
         }
         let token = self.next_token();
-        let writes = self.receiver.hold(&held, token, store)?;
+        let writes = self.receiver.hold(&held, None, token, store)?;
         out.push(Output::Persist(token, writes));
         Ok(())
     }

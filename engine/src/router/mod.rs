@@ -413,7 +413,7 @@ impl Router {
         if destination == self.origin.me {
             let receipt = own_receipt(&self.origin, self.incarnation, leg, None);
             leg.take_receipt(&receipt, now, &self.origin.federation);
-        } else if self.peers.is_present(&destination) {
+        } else if self.peers.is_present(&destination) && !has_lapsed(head, &destination) {
             leg.send_to(destination, now, self.peers.deadline_ms(&destination));
             out.push(Output::ToHolder(destination, Box::new(leg.parcel(signed))));
             return;
@@ -432,7 +432,9 @@ impl Router {
         let started = head.nodes().filter(|(_, node)| node.incarnation > 0).map(|(node, _)| *node);
         let ranked = crate::peers::rank_custodians(&leg.key.destination, deputies, started);
         let mut chosen: Vec<NodeId> = (ranked.into_iter())
-            .filter(|node| *node != me && self.peers.is_present(node) && !leg.has_failed(node))
+            .filter(|node| {
+                *node != me && self.peers.is_present(node) && !leg.has_failed(node) && !has_lapsed(head, node)
+            })
             .take(if own { 1 } else { 2 })
             .collect();
         if chosen.is_empty() && !own {
@@ -495,6 +497,11 @@ impl Flight {
         let leg = self.legs.iter().find(|leg| leg.key.destination == *me)?;
         Some((leg.key, leg.body()))
     }
+}
+
+/// Whether no cut would take the node's receipts.
+fn has_lapsed(head: &State, node: &NodeId) -> bool {
+    head.node(node).is_some_and(|node| node.lapsed.is_some())
 }
 
 fn away(node: NodeId, reason: &'static str) -> Output {

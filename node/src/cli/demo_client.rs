@@ -212,6 +212,10 @@ async fn receive_all(
                 let message = format!("the messages {from} to {to} of {sender} are not there");
                 return Err(CliError::unverified("gap", message, ""));
             }
+            Some(Received::Overdue(overdue)) => {
+                let message = format!("batch {} of epoch {} is overdue", overdue.position, overdue.epoch);
+                return Err(CliError::unverified("overdue", message, ""));
+            }
             Some(Received::Expired { from, to }) => {
                 let message = format!("the entries {from} to {to} have expired");
                 return Err(CliError::unverified("expired", message, ""));

@@ -41,6 +41,42 @@ pub struct Args {
     /// The file to write
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    /// The federation's parameters
+    #[command(flatten)]
+    pub params: ParamArgs,
+}
+
+/// Parameters of a federation that are not to have their defaults.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ParamArgs {
+    /// A parameter of the federation, for ever: retention_ms=86400000 (docs/protocol.md lists all); may be given several
+    /// times
+    #[arg(long = "param", value_name = "NAME=NUMBER", value_parser = parse_param)]
+    pub set: Vec<(String, u64)>,
+}
+
+impl ParamArgs {
+    /// The parameters: what is set, and the defaults.
+    ///
+    /// # Errors
+    /// If there is no such parameter.
+    pub fn params(&self) -> Result<Params, String> {
+        let mut table = toml::Table::try_from(Params::default()).map_err(|error| error.to_string())?;
+        for (name, value) in &self.set {
+            let known: Vec<String> = table.keys().cloned().collect();
+            let Some(param) = table.get_mut(name) else {
+                return Err(format!("there is no parameter {name}; there are {}", known.join(", ")));
+            };
+            let value = i64::try_from(*value).map_err(|_| format!("{name}: at most {}", i64::MAX))?;
+            *param = toml::Value::Integer(value);
+        }
+        table.try_into().map_err(|error| error.to_string())
+    }
+}
+
+fn parse_param(text: &str) -> Result<(String, u64), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=NUMBER")?;
+    Ok((name.to_owned(), value.parse().map_err(|_| format!("{value:?} is not a number"))?))
 }
 
 fn parse_member(text: &str) -> Result<(NodeId, Multiaddr), String> {
@@ -70,7 +106,8 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
         add(&mut committee, config.dir.read_key()?.public(), addrs)?;
         dirs.push(config.dir);
     }
-    let federation = build(&args.name, committee, args.allow)
+    let params = args.params.params().map_err(|message| CliError::usage("param", message, ""))?;
+    let federation = build(&args.name, committee, args.allow, params)
         .map_err(|message| CliError::usage("genesis", message, "name one member, by --dir or --member"))?;
     // Before the file is written, so that a refusal leaves nothing behind.
     if let Some(dir) = dirs.iter().find(|dir| dir.genesis().exists()) {
@@ -101,11 +138,11 @@ fn add(committee: &mut Vec<Member>, node: NodeId, addrs: Vec<Multiaddr>) -> Resu
     Ok(())
 }
 
-/// A federation that begins now, with the default parameters.
+/// A federation that begins now.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn build(name: &str, committee: Vec<Member>, mut allow: Vec<NodeId>) -> Result<Federation, String> {
+pub fn build(name: &str, committee: Vec<Member>, mut allow: Vec<NodeId>, params: Params) -> Result<Federation, String> {
     if !allow.is_empty() {
         allow.extend(committee.iter().map(|member| member.node));
         allow.sort_unstable();
@@ -113,7 +150,7 @@ pub fn build(name: &str, committee: Vec<Member>, mut allow: Vec<NodeId>) -> Resu
     }
     let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| "this machine's clock is before 1970")?;
     let time_ms = u64::try_from(since.as_millis()).map_err(|_| "this machine's clock is out of range")?;
-    let genesis = Genesis { name: name.to_owned(), time_ms, committee, allow, params: Params::default() };
+    let genesis = Genesis { name: name.to_owned(), time_ms, committee, allow, params };
     Federation::new(genesis).map_err(|error| error.to_string())
 }
 

@@ -137,6 +137,26 @@ fn write(received: &Received, mailbox: &Mailbox, args: &Args, output: &Output) -
             &json!({ "type": "settled", "epoch": epoch, "size": size, "final": is_final, "held": held }),
             &settled_plain(args, *epoch, *size, *is_final, *held),
         ),
+        Received::Overdue(overdue) => {
+            let holders: Vec<String> = overdue.holders.iter().map(ToString::to_string).collect();
+            output.emit(
+                &json!({
+                    "type": "overdue",
+                    "epoch": overdue.epoch,
+                    "position": overdue.position,
+                    "origin": overdue.origin.to_string(),
+                    "holders": holders,
+                }),
+                &format!(
+                    "overdue: batch {} of epoch {}, sealed by {}, may hold mail for this mailbox, and its holders do not \
+                     give it out: {}",
+                    overdue.position,
+                    overdue.epoch,
+                    overdue.origin,
+                    holders.join(", ")
+                ),
+            )
+        }
         Received::Expired { from, to } => output.emit(
             &json!({ "type": "expired", "from": from, "to": to }),
             &format!("expired: the home has forgotten the entries {from} to {to} of this mailbox"),

@@ -1,6 +1,7 @@
 //! `postroad status`: what a node knows of itself and of the federation. Nobody has signed it.
 
 use postroad_client::{Endpoint, NodeAddr};
+use postroad_protocol::state::Reason;
 use postroad_protocol::wire::call::{PeerState, Status};
 use serde_json::json;
 
@@ -33,6 +34,16 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
     let peers: Vec<_> = (status.peers.iter())
         .map(|peer| json!({ "peer_id": peer.node.to_string(), "state": word(peer.state) }))
         .collect();
+    let suspicions: Vec<_> = (status.suspicions.iter())
+        .map(|found| {
+            json!({
+                "peer_id": found.node.to_string(),
+                "reason": reason(found.reason),
+                "since": found.since,
+                "header": found.slice.map(|slice| slice.header.to_string()),
+            })
+        })
+        .collect();
     let line = json!({
         "type": "status",
         "peer_id": status.node.to_string(),
@@ -40,6 +51,7 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
         "cut": status.cut.to_string(),
         "mailboxes": status.mailboxes,
         "peers": peers,
+        "suspicions": suspicions,
     });
     output.emit(&line, &plain(&status))
 }
@@ -49,6 +61,14 @@ fn word(state: PeerState) -> &'static str {
         PeerState::Ready => "ready",
         PeerState::Away => "away",
         PeerState::Unreachable => "unreachable",
+    }
+}
+
+fn reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Unanswered => "unanswered",
+        Reason::Unfilled => "unfilled",
+        Reason::Lapsed => "lapsed",
     }
 }
 
@@ -67,6 +87,9 @@ fn plain(status: &Status) -> String {
     );
     for peer in &status.peers {
         text.push_str(&format!("\n  {:<11} {} {}", word(peer.state), peer.node, peer.name));
+    }
+    for found in &status.suspicions {
+        text.push_str(&format!("\n  suspected   {} since epoch {}: {}", found.node, found.since, reason(found.reason)));
     }
     text
 }

@@ -15,6 +15,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::children::{Child, next_end, send_signal, stop_all};
+use super::genesis::ParamArgs;
 use super::output::{CliError, Output};
 use super::run::locked;
 use super::signals::{Signals, Stop};
@@ -44,6 +45,9 @@ pub struct Args {
     /// Node i listens on port P + i - 1, TCP and UDP; by default free ports are chosen once
     #[arg(long, value_name = "P", default_value_t = 0)]
     pub base_port: u16,
+    /// The federation's parameters
+    #[command(flatten)]
+    pub params: ParamArgs,
 }
 
 /// Runs the testnet until a signal comes.
@@ -57,7 +61,7 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
         return Err(Plan::missing(&args.dir));
     }
     let _lock = DirLock::take(&args.dir).map_err(locked)?;
-    let plan = Plan::prepare(&args.dir, args.nodes, args.base_port)?;
+    let plan = Plan::prepare(&args.dir, args.nodes, args.base_port, &args.params)?;
     record::remove(&plan.dir)?;
     let mut children = Vec::new();
     let ended = tokio::select! {

@@ -13,6 +13,8 @@ use super::Shared;
 use super::core::ToCore;
 use super::streams::{GREETING, StreamError, read, read_greeting, write};
 
+/// Suspicions that a status names, at most.
+const MAX_SUSPICIONS: usize = 256;
 /// Bytes of cuts in one answer, about.
 const PAGE_BYTES: usize = 4 << 20;
 /// How long a registration may take until a cut settles it.
@@ -171,6 +173,9 @@ async fn delivery(shared: &Shared, mailbox: MailboxId, seq: Seq) -> Result<Reply
 async fn status(shared: &Shared) -> Result<Status, Refusal> {
     let me = shared.me;
     let federation = shared.federation.id();
+    let head = shared.view.borrow().head.clone();
+    let mut suspicions = head.suspicions(&shared.federation);
+    suspicions.truncate(MAX_SUSPICIONS);
     ask_core(shared, move |node| {
         let head = node.head();
         let (mailboxes, pending) = node.load();
@@ -199,6 +204,7 @@ async fn status(shared: &Shared) -> Result<Status, Refusal> {
             pending,
             peers,
             version: env!("CARGO_PKG_VERSION").into(),
+            suspicions,
         }
     })
     .await

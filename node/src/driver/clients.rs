@@ -159,13 +159,14 @@ async fn subscription(
     let mut next = 0;
     let mut sent: u64 = 0;
     let mut told = (0, 0, 0);
+    let mut overdue = Vec::new();
     let mut reader = Reader::new(shared.me, &shared.federation);
     loop {
         let Wishes { from, credit } = *wished.borrow_and_update();
         if let Some((from, count)) = from
             && count != current
         {
-            (current, next, told) = (count, from, (0, 0, 0));
+            (current, next, told, overdue) = (count, from, (0, 0, 0), Vec::new());
             reader = Reader::new(shared.me, &shared.federation);
             let home = view.borrow().head.home(&mailbox);
             if home != Some(shared.me) {
@@ -222,6 +223,11 @@ async fn subscription(
                     entries.send(message).await.map_err(|_| StreamError::Ended)?;
                 }
             }
+            // Before it is said that everything below is settled.
+            for missing in seen.overdue.iter().filter(|missing| !overdue.contains(*missing)) {
+                entries.send(ToClient::Overdue(missing.clone())).await.map_err(|_| StreamError::Ended)?;
+            }
+            overdue.clone_from(&seen.overdue);
             if seen.delivered != told.2 {
                 let settled = Settled { epoch: seen.delivered, size: next, below: seen.settled_below };
                 entries.send(ToClient::Settled(settled)).await.map_err(|_| StreamError::Ended)?;

@@ -131,6 +131,7 @@ impl Core {
             head_cut: node.ledger().head_cut().cloned(),
             delivered: node.settled().0,
             settled_below: node.settled().1,
+            overdue: node.overdue(),
             incarnation: 0,
             signed: None,
             last_final: None,
@@ -463,6 +464,7 @@ impl Thread {
             view.head = node.head().clone();
             view.head_cut = node.ledger().head_cut().cloned();
             (view.delivered, view.settled_below) = node.settled();
+            view.overdue = node.overdue();
             view.incarnation = node.incarnation();
         });
     }

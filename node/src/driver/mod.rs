@@ -34,6 +34,7 @@ use postroad_engine::outbox::AttestedView;
 use postroad_net::{Event, Multiaddr, Network, PeerId, Protocol, key_from_peer_id, peer_id_from_key, split_address};
 use postroad_protocol::cut::CertifiedCut;
 use postroad_protocol::state::State;
+use postroad_protocol::wire::client::Overdue;
 use postroad_protocol::{Federation, NodeId, SecretKey, wire};
 use postroad_store::{Guard, GuardError, Store, StoreError};
 use tokio::sync::{mpsc, watch};
@@ -77,6 +78,7 @@ struct View {
     head_cut: Option<CertifiedCut>,
     delivered: u64,
     settled_below: (u64, u32),
+    overdue: Vec<Overdue>,
     incarnation: u64,
     /// The last attestation that is signed, and the last that is final.
     signed: Option<Arc<AttestedView>>,

@@ -1,5 +1,6 @@
 //! Federations of real processes on loopback: sockets, disks, signatures, signals.
 
+mod challenges;
 mod failures;
 mod kills;
 mod mail;

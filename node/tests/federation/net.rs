@@ -139,9 +139,17 @@ pub(crate) struct Net {
 
 impl Net {
     pub(crate) fn start(nodes: usize) -> Net {
+        Net::start_with(nodes, &[])
+    }
+
+    /// With parameters of the federation, as `NAME=NUMBER`.
+    pub(crate) fn start_with(nodes: usize, params: &[&str]) -> Net {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let net = dir.path().join("net");
-        let testnet = Process::spawn(&["testnet", "--nodes", &nodes.to_string(), "--dir", text(&net)]);
+        let nodes = nodes.to_string();
+        let mut args = vec!["testnet", "--nodes", &nodes, "--dir", text(&net)];
+        args.extend(params.iter().flat_map(|param| ["--param", *param]));
+        let testnet = Process::spawn(&args);
         testnet.wait_for("ready");
         Net { testnet, revived: Vec::new(), dir }
     }
@@ -159,6 +167,31 @@ impl Net {
     /// The first address of node `number` (from 1).
     pub(crate) fn addr(&self, number: usize) -> String {
         self.node(number)["addrs"][0].as_str().expect("an address").to_owned()
+    }
+
+    /// The PeerId of node `number`.
+    pub(crate) fn peer_id(&self, number: usize) -> String {
+        self.node(number)["peer_id"].as_str().expect("a PeerId").to_owned()
+    }
+
+    /// Sets values of a node's configuration, and starts it again.
+    pub(crate) fn configure(&mut self, number: usize, values: &[(&str, String)]) {
+        let path = self.path(&format!("net/node-{number}/postroad.toml"));
+        let mut text = std::fs::read_to_string(&path).expect("the configuration is there");
+        for (name, value) in values {
+            let lines: Vec<String> = (text.lines())
+                .map(|line| match line.split_once(" = ") {
+                    Some((known, _)) if known == *name => format!("{name} = {value}"),
+                    _ => line.to_owned(),
+                })
+                .collect();
+            let changed = lines.join("\n") + "\n";
+            assert_ne!(changed, text, "the configuration names {name}");
+            text = changed;
+        }
+        self.kill(number);
+        std::fs::write(&path, text).expect("the configuration can be written");
+        self.revive(number);
     }
 
     pub(crate) fn genesis(&self) -> String {

@@ -14,7 +14,7 @@ use crate::receipt::{Fill, Receipt, Sealed};
 use crate::record::{CoSigned, NodeRecord, Record, Start};
 use crate::signed::Verified;
 
-use super::{Anchored, LastHeader, MailboxState, NodeState, Pending, PendingKey, State, StateKey};
+use super::{Anchored, KeptUp, LastHeader, MailboxState, NodeState, Pending, PendingKey, State, StateKey};
 
 /// Why a cut, or one thing in it, is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -115,6 +115,32 @@ pub enum Invalid {
         /// The number.
         number: u64,
     },
+    /// The attestation claims an epoch that is not settled yet.
+    #[error("attestation of {node} claims epoch {epoch}, which no cut has settled yet")]
+    AttestationEpoch {
+        /// The node.
+        node: NodeId,
+        /// The epoch that it claims.
+        epoch: u64,
+    },
+    /// A receipt of a node that has lapsed.
+    #[error("{node} has lapsed, and its receipts do not count until its attestations have caught up")]
+    Lapsed {
+        /// The node.
+        node: NodeId,
+    },
+    /// The origin has as many pending slices as it may have.
+    #[error("{origin} has max_pending_per_origin pending slices")]
+    TooManyPending {
+        /// The origin.
+        origin: NodeId,
+    },
+    /// A challenge, an answer or a loss that does not fit what is pending.
+    #[error("not settled: {reason}")]
+    Challenge {
+        /// Why.
+        reason: &'static str,
+    },
     /// A receipt that refuses leaves, which this version does not settle.
     #[error("receipts that refuse leaves are not settled by this version")]
     Refused,
@@ -126,18 +152,40 @@ pub enum Invalid {
 /// A cut in the making: the state so far, and the keys it has touched.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    federation: Federation,
-    state: State,
-    touched: BTreeSet<StateKey>,
+    pub(super) federation: Federation,
+    pub(super) state: State,
+    pub(super) touched: BTreeSet<StateKey>,
     headers: u32,
 }
 
 impl Draft {
-    /// The draft of the cut after `state`.
-    pub fn new(state: &State, federation: &Federation) -> Draft {
+    /// The draft of the cut after `state`, with time `time_ms`. What time alone brings about, it has settled already.
+    pub fn new(state: &State, time_ms: u64, federation: &Federation) -> Draft {
         let mut state = state.clone();
         state.epoch += 1;
-        Draft { federation: federation.clone(), state, touched: BTreeSet::new(), headers: 0 }
+        state.age_ms = state.next_age_ms(time_ms, federation);
+        state.time_ms = time_ms;
+        let mut draft = Draft { federation: federation.clone(), state, touched: BTreeSet::new(), headers: 0 };
+        draft.sweep();
+        draft.lapse();
+        draft
+    }
+
+    /// Nodes that have not kept up for too long have lapsed.
+    fn lapse(&mut self) {
+        let lapse_ms = self.federation.params().lapse_ms;
+        let late = |node: &NodeState| self.state.age_ms > node.kept_up.age_ms.saturating_add(lapse_ms);
+        let lapsed: Vec<(NodeId, NodeState)> = (self.state.nodes())
+            .filter(|(_, node)| node.incarnation > 0 && node.lapsed.is_none() && late(node))
+            .map(|(id, node)| (*id, NodeState { lapsed: Some(self.state.epoch), ..node.clone() }))
+            .collect();
+        for (id, node) in lapsed {
+            self.set_node(id, node);
+        }
+    }
+
+    fn now(&self) -> KeptUp {
+        KeptUp { epoch: self.state.epoch, age_ms: self.state.age_ms }
     }
 
     /// The state so far.
@@ -154,6 +202,9 @@ impl Draft {
             Record::Node(signed) => self.node_record(&signed.body),
             Record::Start(signed) => self.start(&signed.body),
             Record::Register(signed) => self.register(signed),
+            Record::Challenge(signed) => self.challenge(signed),
+            Record::Answer(receipt) => self.answer(receipt),
+            Record::Lost(signed) => self.lost(&signed.body),
         }
     }
 
@@ -188,6 +239,8 @@ impl Draft {
                     last_attestation: None,
                     mailboxes: 0,
                     lapsed: None,
+                    pending: 0,
+                    kept_up: self.now(),
                 }
             }
         };
@@ -204,6 +257,9 @@ impl Draft {
         let mut next = self.state.nodes.get(&node).ok_or(Invalid::UnknownNode { node })?.clone();
         if start.incarnation != next.incarnation + 1 {
             return Err(Invalid::Stale { what: "start", node });
+        }
+        if next.incarnation == 0 {
+            next.kept_up = self.now();
         }
         next.incarnation = start.incarnation;
         next.nonce = start.nonce;
@@ -247,10 +303,32 @@ impl Draft {
         if fill.holder() != item.destination || item.request.is_some() || item.slice != pending.slice {
             return Err(Invalid::NotPending);
         }
-        self.receipt(fill)?;
-        self.touched.insert(StateKey::Pending(key));
-        self.state.pending.remove(&key);
+        self.receipt(fill, None)?;
+        self.close_pending(&key);
         Ok(())
+    }
+
+    pub(super) fn set_pending(&mut self, key: PendingKey, value: Pending) {
+        self.touched.insert(StateKey::Pending(key));
+        self.state.pending.insert(key, value);
+    }
+
+    /// A slice is pending no more, and challenged no more.
+    pub(super) fn close_pending(&mut self, key: &PendingKey) {
+        let Some(pending) = self.state.pending.get(key).cloned() else { return };
+        self.touched.insert(StateKey::Pending(*key));
+        self.state.pending.remove(key);
+        self.close_challenge(key);
+        if let Some(mut origin) = self.state.nodes.get(&pending.origin).cloned() {
+            origin.pending = origin.pending.saturating_sub(1);
+            self.set_node(pending.origin, origin);
+        }
+    }
+
+    pub(super) fn close_challenge(&mut self, key: &PendingKey) {
+        if self.state.challenges.remove(key) {
+            self.touched.insert(StateKey::Challenge(*key));
+        }
     }
 
     /// Settles a header and returns its position. On an error the draft is as it was.
@@ -282,14 +360,23 @@ impl Draft {
             if next.last_attestation.is_some_and(|last| number <= last.attestation.number) {
                 return Err(Invalid::AttestationNumber { node: origin, number });
             }
+            if attestation.epoch >= self.state.epoch {
+                return Err(Invalid::AttestationEpoch { node: origin, epoch: attestation.epoch });
+            }
             next.last_attestation = Some(Anchored { attestation, epoch: self.state.epoch });
+            if attestation.epoch >= next.kept_up.epoch {
+                next.kept_up = self.now();
+            }
+            if next.lapsed.is_some_and(|lapsed| attestation.epoch >= lapsed) {
+                (next.lapsed, next.kept_up) = (None, self.now());
+            }
         }
         let digest = sealed.digest(&self.federation);
         let mut pending = Vec::new();
         for (custody, slice) in sealed.custody.iter().zip(&header.slices) {
             self.started(&slice.destination)?;
             for receipt in &custody.receipts {
-                self.receipt(receipt)?;
+                self.receipt(receipt, Some(origin))?;
             }
             if !custody.check(header, digest, slice, &self.federation)?.delivered {
                 let holders = custody.receipts.iter().map(Receipt::holder).collect();
@@ -300,13 +387,20 @@ impl Draft {
                     number: header.number,
                     slice: slice.root,
                     holders,
+                    age_ms: self.state.age_ms,
+                    rounds: 0,
+                    answered: None,
+                    lost: Vec::new(),
                 };
                 pending.push((PendingKey { destination: slice.destination, header: digest }, value));
             }
         }
+        next.pending += pending.len() as u64;
+        if !pending.is_empty() && next.pending > params.max_pending_per_origin {
+            return Err(Invalid::TooManyPending { origin });
+        }
         for (key, value) in pending {
-            self.touched.insert(StateKey::Pending(key));
-            self.state.pending.insert(key, value);
+            self.set_pending(key, value);
         }
         next.last_header = Some(LastHeader { number: header.number, digest, routing_epoch: header.routing_epoch });
         self.set_node(origin, next);
@@ -316,25 +410,28 @@ impl Draft {
 
     /// The state after the cut whose header is `header`, and the keys that it has touched.
     pub fn finish(mut self, header: &CutHeader) -> Applied {
-        self.state.time_ms = header.time_ms;
-        self.state.age_ms = header.age_ms;
         self.state.cut = header.digest(&self.federation);
         Applied { state: self.state, touched: self.touched }
     }
 
-    fn started(&self, node: &NodeId) -> Result<&NodeState, Invalid> {
+    pub(super) fn started(&self, node: &NodeId) -> Result<&NodeState, Invalid> {
         match self.state.nodes.get(node) {
             Some(known) if known.incarnation > 0 => Ok(known),
             _ => Err(Invalid::UnknownNode { node: *node }),
         }
     }
 
-    /// A receipt counts when its holder has started the incarnation that it states.
-    fn receipt(&self, receipt: &Receipt) -> Result<(), Invalid> {
+    /// A receipt counts when its holder has started the incarnation that it states, and has not lapsed. An origin's own
+    /// receipts under its header count all the same: a lapsed node's headers stay includable.
+    pub(super) fn receipt(&self, receipt: &Receipt, origin: Option<NodeId>) -> Result<(), Invalid> {
         let node = receipt.holder();
         let incarnation = receipt.signed.body.incarnation;
-        if incarnation == 0 || incarnation > self.started(&node)?.incarnation {
+        let known = self.started(&node)?;
+        if incarnation == 0 || incarnation > known.incarnation {
             return Err(Invalid::UnknownNode { node });
+        }
+        if known.lapsed.is_some() && origin != Some(node) {
+            return Err(Invalid::Lapsed { node });
         }
         if !receipt.item.refused.is_empty() {
             return Err(Invalid::Refused);
@@ -377,7 +474,7 @@ pub fn apply(state: &State, cut: &Verified<Cut>, federation: &Federation) -> Res
     if header.age_ms != expected {
         return Err(Invalid::Age { epoch, expected, found: header.age_ms });
     }
-    let mut draft = Draft::new(state, federation);
+    let mut draft = Draft::new(state, header.time_ms, federation);
     // The parts of a verified cut are verified.
     for record in &cut.body.records {
         draft.record(&Verified(record.clone()))?;

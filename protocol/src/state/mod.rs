@@ -5,6 +5,7 @@
 //! mailboxes, pending slices, challenges, moves and the committee; the last cut's hash is not in it.
 
 mod apply;
+mod challenges;
 mod proof;
 
 use std::collections::BTreeSet;
@@ -20,6 +21,7 @@ use crate::genesis::Federation;
 use crate::merkle::map::{MapKey, MapValue, MerkleMap};
 
 pub use apply::{Applied, Draft, Invalid, apply};
+pub use challenges::{Challenged, MAX_ROUNDS, MAX_WITNESSES, Reason, Suspicion};
 pub use proof::HomeProof;
 
 /// What the federation knows of a node.
@@ -56,9 +58,28 @@ pub struct NodeState {
     /// How many mailboxes live there.
     #[n(9)]
     pub mailboxes: u64,
-    /// Since when it is lapsed, if it is.
+    /// Since which epoch it is lapsed, if it is.
     #[n(10)]
     pub lapsed: Option<u64>,
+    /// How many slices of its batches are pending.
+    #[n(11)]
+    pub pending: u64,
+    /// When it last kept up with the cuts.
+    #[n(12)]
+    pub kept_up: KeptUp,
+}
+
+/// When a node last kept up: it started, or an attestation became final that reached the epoch of the time before. So
+/// its final attestations are never further behind than the age since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct KeptUp {
+    /// The epoch.
+    #[n(0)]
+    pub epoch: u64,
+    /// The age of its cut.
+    #[n(1)]
+    pub age_ms: u64,
 }
 
 /// The end of an origin's included chain.
@@ -140,9 +161,21 @@ pub struct Pending {
     /// The slice root.
     #[n(4)]
     pub slice: Digest,
-    /// Who holds it.
+    /// Who holds it: the custodians, then the witnesses of answers.
     #[n(5)]
     pub holders: Vec<NodeId>,
+    /// The age of the cut that ordered it.
+    #[n(6)]
+    pub age_ms: u64,
+    /// How many challenges for it were answered.
+    #[n(7)]
+    pub rounds: u32,
+    /// Epoch and age of the last answer.
+    #[n(8)]
+    pub answered: Option<(u64, u64)>,
+    /// Who has said that it lost the slice.
+    #[n(9)]
+    pub lost: Vec<NodeId>,
 }
 
 macro_rules! map_key {
@@ -173,7 +206,7 @@ macro_rules! map_value {
     )*};
 }
 
-map_value!(NodeState, MailboxState, Pending);
+map_value!(NodeState, MailboxState, Pending, Challenged);
 
 /// The name of one value of the state, as a store keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
@@ -187,6 +220,9 @@ pub enum StateKey {
     /// A pending slice.
     #[n(2)]
     Pending(#[n(0)] PendingKey),
+    /// An open challenge for a pending slice.
+    #[n(3)]
+    Challenge(#[n(0)] PendingKey),
 }
 
 /// The state after one cut.
@@ -203,6 +239,7 @@ pub struct State {
     nodes: MerkleMap<NodeId, NodeState>,
     mailboxes: MerkleMap<MailboxId, MailboxState>,
     pending: MerkleMap<PendingKey, Pending>,
+    challenges: MerkleMap<PendingKey, Challenged>,
     committee: Digest,
 }
 
@@ -218,6 +255,7 @@ impl State {
             nodes: MerkleMap::default(),
             mailboxes: MerkleMap::default(),
             pending: MerkleMap::default(),
+            challenges: MerkleMap::default(),
             committee: Digest::tagged("committee", &[&encode(&members)]),
         }
     }
@@ -284,6 +322,7 @@ impl State {
             StateKey::Node(node) => self.nodes.get(node).map(encode),
             StateKey::Mailbox(mailbox) => self.mailboxes.get(mailbox).map(encode),
             StateKey::Pending(pending) => self.pending.get(pending).map(encode),
+            StateKey::Challenge(pending) => self.challenges.get(pending).map(encode),
         }
     }
 
@@ -292,7 +331,8 @@ impl State {
         let nodes = self.nodes.iter().map(|(key, _)| StateKey::Node(*key));
         let mailboxes = self.mailboxes.iter().map(|(key, _)| StateKey::Mailbox(*key));
         let pending = self.pending.iter().map(|(key, _)| StateKey::Pending(*key));
-        nodes.chain(mailboxes).chain(pending).collect()
+        let challenges = self.challenges.iter().map(|(key, _)| StateKey::Challenge(*key));
+        nodes.chain(mailboxes).chain(pending).chain(challenges).collect()
     }
 
     /// Puts a value back that [`State::value`] gave: how a store's copy becomes a state again.
@@ -304,6 +344,7 @@ impl State {
             StateKey::Node(node) => self.nodes.insert(node, decode(value)?),
             StateKey::Mailbox(mailbox) => self.mailboxes.insert(mailbox, decode(value)?),
             StateKey::Pending(pending) => self.pending.insert(pending, decode(value)?),
+            StateKey::Challenge(pending) => self.challenges.insert(pending, decode(value)?),
         };
         Ok(())
     }

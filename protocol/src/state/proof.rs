@@ -42,9 +42,8 @@ pub struct HomeProof {
 impl State {
     /// The roots of the state's parts: nodes, mailboxes, pending slices, challenges, moves, committee.
     pub(super) fn parts(&self) -> [Digest; 6] {
-        let empty = MerkleMap::<PendingKey, Pending>::default().root();
-        let (challenges, moves) = (empty, empty);
-        [self.nodes.root(), self.mailboxes.root(), self.pending.root(), challenges, moves, self.committee]
+        let moves = MerkleMap::<PendingKey, Pending>::default().root();
+        [self.nodes.root(), self.mailboxes.root(), self.pending.root(), self.challenges.root(), moves, self.committee]
     }
 
     /// Proves where `mailbox` lives, under the state root of `cut`, which must be this state's.

@@ -12,7 +12,7 @@ use crate::receipt::Sealed;
 use crate::record::OwnerSigned;
 use crate::seq::Seq;
 use crate::slice::SliceKey;
-use crate::state::HomeProof;
+use crate::state::{HomeProof, Suspicion};
 use crate::wire::mail::SliceParcel;
 
 /// A question.
@@ -107,6 +107,9 @@ pub struct Status {
     /// The software's version.
     #[n(9)]
     pub version: String,
+    /// Who is suspected as of that cut, and of what; the first 256.
+    #[n(10)]
+    pub suspicions: Vec<Suspicion>,
 }
 
 /// What a node sees of another.

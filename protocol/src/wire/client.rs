@@ -5,6 +5,7 @@ use minicbor::{Decode, Encode};
 
 use crate::attestation::{Acknowledgement, MailboxAttestation};
 use crate::bundle::Bundle;
+use crate::crypto::NodeId;
 use crate::cut::CertifiedCut;
 use crate::digest::Digest;
 use crate::entry::{AcceptedProof, Entry, OrderedProof};
@@ -55,6 +56,28 @@ pub enum ToClient {
     /// The request before cannot be done.
     #[n(6)]
     Refused(#[n(0)] Refusal),
+    /// A slice for this home is overdue: mail may be missing.
+    #[n(7)]
+    Overdue(#[n(0)] Overdue),
+}
+
+/// A slice for the mailbox's home that was ordered, challenged, and is nowhere to be had (rule 9). Whether it holds
+/// anything for this mailbox only those who hold it know. If it turns up it comes late, also below what was settled.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Overdue {
+    /// The epoch that ordered it.
+    #[n(0)]
+    pub epoch: u64,
+    /// The header's position in that cut.
+    #[n(1)]
+    pub position: u32,
+    /// Whose batch it is.
+    #[n(2)]
+    pub origin: NodeId,
+    /// Who has signed for it.
+    #[n(3)]
+    pub holders: Vec<NodeId>,
 }
 
 /// How far a mailbox's log goes.

@@ -40,7 +40,7 @@ fn empty(
     change: impl FnOnce(&mut postroad_protocol::batch::Header),
 ) -> Verified<Sealed> {
     let batch = world.seal_with(origin, Vec::new(), |header| {
-        header.attestation = Some(AttestationRef { number, digest: Digest([number as u8; 32]) });
+        header.attestation = Some(AttestationRef { number, digest: Digest([number as u8; 32]), epoch: 0 });
         change(header);
     });
     world.held(&batch)
@@ -184,7 +184,7 @@ fn apply_and_draft_agree_on_state_and_touched_keys() {
     let story = story();
     let world = &story.world;
     for (before, cut) in world.states.iter().zip(&world.cuts) {
-        let mut draft = Draft::new(before, &world.federation);
+        let mut draft = Draft::new(before, cut.certified.header.time_ms, &world.federation);
         cut.body.records.iter().for_each(|record| draft.record(&world.check(record.clone())).unwrap());
         cut.body.fills.iter().for_each(|fill| draft.fill(&world.check(fill.clone())).unwrap());
         for (position, sealed) in cut.body.headers.iter().enumerate() {
@@ -208,7 +208,7 @@ fn what_a_draft_refuses_leaves_it_as_it_was() {
     let chain = empty(&mut world, 1, 1, |header| header.previous = Digest([1; 32]));
     let lost = mail(&mut world, 0, &[1]);
     let fill = world.check(world.fill(&lost, 1));
-    let mut draft = Draft::new(&world.state, &world.federation);
+    let mut draft = Draft::new(&world.state, world.state.time_ms + 25, &world.federation);
     let root = draft.state().root();
     assert!(draft.record(&world.check(stranger)).is_err());
     assert!(draft.header(&chain).is_err());
@@ -227,7 +227,7 @@ fn a_node_can_join_start_and_seal_in_one_cut() {
     let joining = vec![world.node_record(1, 1), world.start(1, 1)];
     let body = CutBody { records: joining, ..headers(vec![sealed.clone()]) };
     assert!(world.draft(body).is_ok());
-    let mut draft = Draft::new(&world.state, &world.federation);
+    let mut draft = Draft::new(&world.state, world.state.time_ms + 25, &world.federation);
     assert_eq!(draft.header(&sealed), Err(Invalid::UnknownNode { node: world.node(1) }));
 }
 
@@ -240,7 +240,7 @@ fn a_fill_comes_before_headers_and_so_never_fills_one_of_its_own_cut() {
     let body = CutBody { fills: vec![fill.clone()], ..headers(vec![sealed.clone()]) };
     assert_eq!(why_not(&world, body.clone()), Invalid::NotPending);
     // A sequencer that drafts in another order makes a cut that nobody applies.
-    let mut draft = Draft::new(&world.state, &world.federation);
+    let mut draft = Draft::new(&world.state, world.state.time_ms + 25, &world.federation);
     draft.header(&sealed).unwrap();
     draft.fill(&world.check(fill)).unwrap();
     let root = draft.state().root();
@@ -537,7 +537,7 @@ fn custody_that_is_not_complete_is_refused_even_unverified() {
     let batch = mail(&mut world, 0, &[1]);
     let mut sealed = world.held(&batch).into_inner();
     sealed.custody[0].receipts.clear();
-    let mut draft = Draft::new(&world.state, &world.federation);
+    let mut draft = Draft::new(&world.state, world.state.time_ms + 25, &world.federation);
     let refused = VerifyError::Malformed { kind: "custody", reason: "no receipt" };
     assert_eq!(draft.header(&Verified::from_own_disk(sealed)), Err(Invalid::Custody(refused)));
 }
@@ -559,6 +559,11 @@ fn every_reason_says_what_is_wrong() {
         Invalid::Chain { origin: node },
         Invalid::RoutingEpoch { routing_epoch: 1, from: 2, to: 3 },
         Invalid::AttestationNumber { node, number: 4 },
+        Invalid::Age { epoch: 3, expected: 4, found: 5 },
+        Invalid::AttestationEpoch { node, epoch: 4 },
+        Invalid::Lapsed { node },
+        Invalid::TooManyPending { origin: node },
+        Invalid::Challenge { reason: "why" },
         Invalid::Refused,
         Invalid::Custody(VerifyError::Path { what: "receipt" }),
     ];

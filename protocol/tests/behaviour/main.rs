@@ -4,6 +4,7 @@
 mod common;
 
 mod apply;
+mod challenges;
 mod codec;
 mod custody;
 mod directory;

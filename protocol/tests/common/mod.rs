@@ -23,7 +23,7 @@ use postroad_protocol::receipt::{Custody, CustodyRequest, Fill, Receipt, Receipt
 use postroad_protocol::record::{CoSigned, NodeRecord, Record, Registration, Start};
 use postroad_protocol::signed::Verify;
 use postroad_protocol::slice::SliceBody;
-use postroad_protocol::state::{Draft, Invalid, PendingKey, State, apply};
+use postroad_protocol::state::{Applied, Draft, Invalid, PendingKey, State, apply};
 use postroad_protocol::{
     Digest, Federation, Genesis, MailboxId, NodeId, Params, SecretKey, Seq, Signed, Verified, batch,
 };
@@ -95,6 +95,7 @@ impl Builder {
             counters: BTreeMap::new(),
             attestations: BTreeMap::new(),
             salts: 0,
+            step_ms: 25,
         }
     }
 
@@ -140,7 +141,8 @@ pub(crate) struct Attested {
 
 impl Attested {
     pub(crate) fn reference(&self, world: &World) -> AttestationRef {
-        AttestationRef { number: self.signed.body.number, digest: self.signed.digest(&world.federation) }
+        let body = &self.signed.body;
+        AttestationRef { number: body.number, digest: self.signed.digest(&world.federation), epoch: body.epoch }
     }
 }
 
@@ -161,6 +163,8 @@ pub(crate) struct World {
     counters: BTreeMap<(MailboxId, NodeId), u64>,
     attestations: BTreeMap<NodeId, u64>,
     salts: u64,
+    /// Milliseconds between two cuts.
+    pub(crate) step_ms: u64,
 }
 
 impl World {
@@ -176,6 +180,16 @@ impl World {
 
     pub(crate) fn mailbox(&self, mailbox: usize) -> MailboxId {
         self.mailboxes[mailbox].public()
+    }
+
+    /// The key of a node.
+    pub(crate) fn secret(&self, node: &NodeId) -> &SecretKey {
+        &self.nodes[self.index_of(node)]
+    }
+
+    /// The state after a cut, and the keys that it touched.
+    pub(crate) fn applied(&self, cut: usize) -> Applied {
+        apply(&self.states[cut], &self.cuts[cut], &self.federation).unwrap()
     }
 
     pub(crate) fn home_of(&self, mailbox: usize) -> usize {
@@ -359,7 +373,7 @@ impl World {
 
     /// A certified cut with this body after the state now, or why it is not valid.
     pub(crate) fn draft(&self, body: CutBody) -> Result<(Verified<Cut>, State), Invalid> {
-        let mut draft = Draft::new(&self.state, &self.federation);
+        let mut draft = Draft::new(&self.state, self.state.time_ms + self.step_ms, &self.federation);
         for record in &body.records {
             draft.record(&self.check(record.clone()))?;
         }
@@ -373,8 +387,8 @@ impl World {
         let header = CutHeader {
             epoch: self.state.epoch + 1,
             previous: self.state.cut,
-            time_ms: self.state.time_ms + 25,
-            age_ms: self.state.age_ms + 25,
+            time_ms: self.state.time_ms + self.step_ms,
+            age_ms: draft.state().age_ms,
             records,
             fills,
             headers,

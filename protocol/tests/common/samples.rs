@@ -4,13 +4,14 @@ use std::fmt::Debug;
 
 use minicbor::{Decode, Encode};
 use postroad_protocol::batch::AttestationRef;
+use postroad_protocol::challenge::{Challenge, Lost};
 use postroad_protocol::codec::{decode, encode};
 use postroad_protocol::error::{DecodeError, Refusal};
 use postroad_protocol::receipt::{LeafRefusal, RefusedLeaf};
 use postroad_protocol::record::{Record, Registration};
 use postroad_protocol::signed::Statement;
 use postroad_protocol::slice::SliceKey;
-use postroad_protocol::state::{PendingKey, StateKey};
+use postroad_protocol::state::{Challenged, PendingKey, Reason, StateKey, Suspicion};
 use postroad_protocol::wire::{call, client, mail, order};
 use postroad_protocol::{Digest, Seq, Signature, Signed};
 
@@ -68,6 +69,16 @@ pub(crate) fn refusals(story: &Story) -> Vec<Refusal> {
     ]
 }
 
+fn challenge(story: &Story) -> Signed<Challenge> {
+    let body = Challenge { destination: story.world.node(2), header: story.first.digest, round: 1 };
+    story.world.sign(body, &story.world.nodes[2])
+}
+
+fn lost(story: &Story) -> Signed<Lost> {
+    let body = Lost { holder: story.world.node(1), destination: story.world.node(2), header: story.first.digest };
+    story.world.sign(body, &story.world.nodes[1])
+}
+
 /// Every kind of statement, once.
 pub(crate) fn statements(story: &Story) -> Vec<Spoken> {
     let world = &story.world;
@@ -99,6 +110,8 @@ pub(crate) fn statements(story: &Story) -> Vec<Spoken> {
         spoken(&registration.owner, id),
         spoken(&story.attested.signed, id),
         spoken(&world.acknowledgement(2), id),
+        spoken(&challenge(story), id),
+        spoken(&lost(story), id),
         Spoken {
             kind: "cut",
             signer: certified.certificate[0].member.0,
@@ -134,8 +147,12 @@ pub(crate) fn structures(story: &Story) -> Vec<Sample> {
         sample("message", &story.first.bundles[0].messages[0]),
         sample("bundle", &story.first.bundles[0]),
         sample("header", &story.first.header.clone().into_inner()),
-        sample("attestation-ref", &AttestationRef { number: 1, digest: Digest([1; 32]) }),
+        sample("attestation-ref", &AttestationRef { number: 1, digest: Digest([1; 32]), epoch: 3 }),
         sample("slice", &story.first.routed.bodies[1]),
+        sample("record-challenge", &Record::Challenge(challenge(story))),
+        sample("record-answer", &Record::Answer(Box::new(world.fill(&story.first, 2)))),
+        sample("record-lost", &Record::Lost(lost(story))),
+        sample("challenged", &Challenged { epoch: 5, age_ms: 700, seed: Digest([2; 32]), challenge: Digest([3; 32]) }),
         sample("receipt", &world.fill(&story.first, 2)),
         sample("receipt-item-with-refusals", &item),
         sample("sealed", &world.cuts[1].body.headers[0]),
@@ -198,6 +215,15 @@ pub(crate) fn messages(story: &Story) -> Vec<Sample> {
             .map(|(node, state)| call::PeerStatus { node: world.node(node + 1), name: "peer".into(), state })
             .collect(),
         version: "0.1.0".into(),
+        suspicions: [Reason::Unanswered, Reason::Unfilled, Reason::Lapsed]
+            .map(|reason| Suspicion {
+                node: world.node(1),
+                reason,
+                since: 3,
+                slice: Some(PendingKey { destination: world.node(2), header: story.first.digest })
+                    .filter(|_| reason != Reason::Lapsed),
+            })
+            .to_vec(),
     };
     let cut = world.cuts[1].clone().into_inner();
     let accepted = world.accepted_proof(vec![sealed[1].clone()], second, 0);
@@ -243,6 +269,15 @@ pub(crate) fn messages(story: &Story) -> Vec<Sample> {
         sample("client/to/attested", &ToClient::Attested(Box::new(attested))),
         sample("client/to/settled", &ToClient::Settled(settled)),
         sample("client/to/refused", &ToClient::Refused(Refusal::NotReady)),
+        sample(
+            "client/to/overdue",
+            &ToClient::Overdue(client::Overdue {
+                epoch: 4,
+                position: 1,
+                origin: world.node(0),
+                holders: vec![world.node(1), world.node(3)],
+            }),
+        ),
         sample("call/question/genesis", &call::Question::Genesis),
         sample("call/question/status", &call::Question::Status),
         sample("call/question/home-now", &call::Question::Home(world.mailbox(0), None)),

@@ -128,6 +128,10 @@ impl World {
                 client.epoch = client.epoch.max(settled.epoch);
                 client.log.settled(settled)
             }
+            ToClient::Overdue(overdue) => {
+                client.log.overdue((overdue.epoch, overdue.position));
+                Ok(())
+            }
             ToClient::Refused(refusal) => Err(refusal.to_string()),
         };
         result.or_else(|what| self.broken("verification", format!("client {me} of node {node}: {what}")))

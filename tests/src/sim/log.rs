@@ -1,5 +1,7 @@
 //! What a recipient makes of its log: the client library's own verifier, and what the home said was settled.
 
+use std::collections::BTreeSet;
+
 use postroad_client::verify_log::{Attested, Checked, LogVerifier};
 use postroad_protocol::attestation::{LogHead, LogLeaf, MailboxAttestation};
 use postroad_protocol::cut::CertifiedCut;
@@ -15,13 +17,22 @@ pub(super) struct Log {
     last: Option<LogLeaf>,
     cut: Option<CertifiedCut>,
     settled: Option<Settled>,
+    /// What may come late below that all the same.
+    overdue: BTreeSet<(u64, u32)>,
     /// Size of the last final attestation that holds.
     pub(super) final_size: Option<u64>,
 }
 
 impl Log {
     pub(super) fn new(mailbox: MailboxId, home: NodeId) -> Log {
-        Log { verifier: LogVerifier::new(mailbox, home), last: None, cut: None, settled: None, final_size: None }
+        Log {
+            verifier: LogVerifier::new(mailbox, home),
+            last: None,
+            cut: None,
+            settled: None,
+            overdue: BTreeSet::new(),
+            final_size: None,
+        }
     }
 
     pub(super) fn next_index(&self) -> u64 {
@@ -52,7 +63,8 @@ impl Log {
         let cut = self.cut.as_ref().ok_or("an entry without a cut")?;
         let checked = self.verifier.entry(entry, &cut.header, federation).map_err(|error| error.to_string())?;
         let seq = checked.placed.seq;
-        if self.settled.is_some_and(|settled| (seq.epoch, seq.position) < settled.below) {
+        let at = (seq.epoch, seq.position);
+        if self.settled.is_some_and(|settled| at < settled.below) && !self.overdue.contains(&at) {
             return Err(format!("{seq} came after it was said to be settled"));
         }
         self.last = Some(checked.leaf);
@@ -60,6 +72,11 @@ impl Log {
             self.note(attested);
         }
         Ok(checked)
+    }
+
+    /// The home says that a slice is overdue.
+    pub(super) fn overdue(&mut self, at: (u64, u32)) {
+        self.overdue.insert(at);
     }
 
     /// How far the home says that it is.

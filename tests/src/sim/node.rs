@@ -11,6 +11,7 @@ use postroad_engine::outbox::AttestedView;
 use postroad_engine::{Config, Input, Node, Now, Output, Time, Token, tables};
 use postroad_protocol::codec::decode;
 use postroad_protocol::cut::Cut;
+use postroad_protocol::wire::client::Overdue;
 use postroad_protocol::{NodeId, SecretKey, Verified};
 use postroad_store::{Guard, Snapshot, Store, Transaction, Write};
 
@@ -59,6 +60,8 @@ pub(super) struct Running {
     pub(super) applied: u64,
     /// How far its logs went at that moment: what is delivered, and below what nothing can come late.
     pub(super) settled: (u64, (u64, u32)),
+    /// Overdue slices, as its clients are told.
+    pub(super) overdue: Vec<Overdue>,
     pub(super) view: Option<Arc<AttestedView>>,
     pub(super) asked: BTreeMap<Token, Asker>,
     pub(super) next_token: Token,
@@ -131,6 +134,7 @@ impl World {
             followers: BTreeMap::new(),
             applied,
             settled: (0, (0, 0)),
+            overdue: Vec::new(),
             view: None,
             asked: BTreeMap::new(),
             next_token: 1,

@@ -4,6 +4,7 @@ use postroad_engine::{Input, Output, Report, tables};
 use postroad_protocol::Signature;
 use postroad_protocol::codec::encode;
 use postroad_protocol::cut::{Cut, Vote, vote};
+use postroad_protocol::record::Record;
 use postroad_protocol::wire::order::{FromSequencer, ToSequencer};
 
 use super::invariants::{STEPS, broken};
@@ -81,10 +82,14 @@ impl World {
         if let Some((state, _)) = running.node.ledger().at(epoch) {
             let verdict = self.checks.order.applied(&sim.id, epoch, state.cut, state.root());
             self.judge(verdict)?;
+            if me == self.sequencer {
+                self.stats.lapses += state.nodes().filter(|(_, node)| node.lapsed == Some(epoch)).count() as u64;
+            }
         }
         if let Some(running) = self.nodes[me].running.as_mut() {
             running.applied = epoch;
             running.settled = running.node.settled();
+            running.overdue = running.node.overdue();
         }
         let disk = self.nodes[me].disk()?;
         for epoch in self.checks.oracle.epoch() + 1..=epoch {
@@ -119,6 +124,14 @@ impl World {
             }
         }
         self.stats.fills += cut.body.fills.len() as u64;
+        for record in &cut.body.records {
+            match record {
+                Record::Challenge(_) => self.stats.challenges += 1,
+                Record::Answer(_) => self.stats.answers += 1,
+                Record::Lost(_) => self.stats.losses += 1,
+                Record::Node(_) | Record::Start(_) | Record::Register(_) => {}
+            }
+        }
         for custody in cut.body.headers.iter().flat_map(|sealed| &sealed.custody) {
             let delivered = custody.receipts.first().is_some_and(|receipt| receipt.item.request.is_none());
             self.stats.pending += u64::from(!delivered);

@@ -171,6 +171,10 @@ impl World {
                 self.send_to_client(session, &message);
             }
         }
+        let overdue = self.nodes[node].running.as_ref().map(|running| running.overdue.clone());
+        for missing in overdue.into_iter().flatten() {
+            self.send_to_client(session, &ToClient::Overdue(missing));
+        }
         let settled = self.nodes[node].running.as_ref().map(|running| running.settled);
         let size = self.sessions[session].subscription.as_ref().map(|subscription| subscription.next);
         if let (Some((epoch, below)), Some(size)) = (settled, size) {

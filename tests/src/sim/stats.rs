@@ -51,6 +51,14 @@ stats! {
     custody,
     /// Slices that were ordered before their destination had signed.
     pending,
+    /// Challenges that were settled.
+    challenges,
+    /// Answers to them.
+    answers,
+    /// Losses that were settled.
+    losses,
+    /// Lapses.
+    lapses,
     /// Fills that were settled.
     fills,
     /// Chains that died and were sealed again.

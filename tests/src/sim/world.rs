@@ -103,6 +103,8 @@ impl World {
             max_bundle_messages: 8,
             max_bundle_bytes: 16_384,
             max_batch_bytes: *rng.pick(&[16_384, 65_536]),
+            challenge_ms: *rng.pick(&[1_500, 60_000]),
+            lapse_ms: *rng.pick(&[10_000, 300_000]),
             ..Params::default()
         };
         let wall_ms = 1_700_000_000_000;

@@ -97,7 +97,7 @@ struct Play<'a> {
 /// # Errors
 /// If a process ends that should not, or nothing goes on any more.
 pub async fn play(setting: &Setting, cast: &mut Cast, output: &Output) -> Result<(), CliError> {
-    let plan = Plan::prepare(&setting.dir.join("net"), Some(NODES), 0)?;
+    let plan = Plan::prepare(&setting.dir.join("net"), Some(NODES), 0, &Default::default())?;
     for node in &plan.nodes {
         cast.nodes.push(spawn(node)?);
     }

@@ -14,7 +14,7 @@ use postroad_protocol::{Federation, SecretKey};
 use rand::RngExt;
 
 use super::record::{Node, Record};
-use crate::cli::genesis;
+use crate::cli::genesis::{self, ParamArgs};
 use crate::cli::output::CliError;
 use crate::config::{ConfigError, NodeConfig, NodeDir, read_genesis, render, with_peer};
 
@@ -59,7 +59,7 @@ impl Plan {
     ///
     /// # Errors
     /// If what is asked for contradicts what is there, no ports are free, or the disk refuses.
-    pub fn prepare(dir: &Path, nodes: Option<usize>, base_port: u16) -> Result<Plan, CliError> {
+    pub fn prepare(dir: &Path, nodes: Option<usize>, base_port: u16, params: &ParamArgs) -> Result<Plan, CliError> {
         fs::create_dir_all(dir).map_err(|error| CliError::io(format_args!("make {}", dir.display()), &error))?;
         let dir = dir.canonicalize().map_err(|error| CliError::io(format_args!("open {}", dir.display()), &error))?;
         let genesis_path = dir.join("genesis.toml");
@@ -83,8 +83,16 @@ impl Plan {
         let planned = (1..=count).map(|number| plan_node(&dir, number, &mut ports)).collect::<Result<Vec<_>, _>>()?;
         drop(ports);
         let federation = match begun {
-            true => read_genesis(&genesis_path)?,
-            false => begin(&dir, &planned[0])?,
+            true => {
+                let federation = read_genesis(&genesis_path)?;
+                let same = params.set.is_empty() || params.params().as_ref() == Ok(federation.params());
+                if !same {
+                    let message = format!("the testnet in {} has other parameters", dir.display());
+                    return Err(CliError::usage("params-differ", message, "leave --param out, or use another --dir"));
+                }
+                federation
+            }
+            false => begin(&dir, &planned[0], params)?,
         };
         for node in &planned {
             node.config.dir.write_genesis(&federation)?;
@@ -135,7 +143,8 @@ fn count_nodes(dir: &Path) -> usize {
 }
 
 /// A federation of the first node; its own copy may be there already, if a first start was killed.
-fn begin(dir: &Path, first: &PlannedNode) -> Result<Federation, CliError> {
+fn begin(dir: &Path, first: &PlannedNode, params: &ParamArgs) -> Result<Federation, CliError> {
+    let params = params.params().map_err(|message| CliError::usage("param", message, ""))?;
     match first.config.dir.read_genesis() {
         Err(ConfigError::NoGenesis { .. }) => {}
         there => return Ok(there?),
@@ -144,7 +153,7 @@ fn begin(dir: &Path, first: &PlannedNode) -> Result<Federation, CliError> {
     let name: String = name.chars().take(16).collect();
     let node = first.peer_id.parse().map_err(|_| CliError::refused("key", "node-1 has no usable key", ""))?;
     let member = Member { node, addrs: first.addrs() };
-    genesis::build(&name, vec![member], Vec::new()).map_err(|message| CliError::refused("genesis", message, ""))
+    genesis::build(&name, vec![member], Vec::new(), params).map_err(|message| CliError::refused("genesis", message, ""))
 }
 
 fn plan_node(dir: &Path, number: usize, ports: &mut Ports) -> Result<PlannedNode, CliError> {
