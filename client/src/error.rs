@@ -91,14 +91,6 @@ pub enum ClientError {
     /// The store under the mailbox's directory.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The home has forgotten entries that this mailbox has not read.
-    #[error("the home has forgotten the entries {from} to {to} of this mailbox, which were never read here")]
-    Forgotten {
-        /// The first missing log index.
-        from: u64,
-        /// The first log index that is still there.
-        to: u64,
-    },
     /// In strict order, too much waits behind a slice that is not there yet.
     #[error("{held} messages wait behind one that is not there yet; read live (without strict order) to get them")]
     TooManyHeld {

@@ -12,7 +12,8 @@ use minicbor::{Decode, Encode};
 use postroad_protocol::attestation::{LogHead, LogLeaf, MailboxAttestation};
 use postroad_protocol::cut::CutHeader;
 use postroad_protocol::entry::{Entry, Placed};
-use postroad_protocol::merkle::log::Frontier;
+use postroad_protocol::merkle::log::{Frontier, verify_consistency};
+use postroad_protocol::wire::client::Expired;
 use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Seq, VerifyError};
 
 /// Why a home's word does not hold. What fails here is never acknowledged.
@@ -36,6 +37,16 @@ pub enum Violation {
         index: u64,
         /// Its recipient.
         recipient: MailboxId,
+    },
+    /// Entries are said to be forgotten, and the log behind them does not continue the log before them.
+    #[error(
+        "the home has forgotten the log entries {index} to {to}, and what follows does not continue what came before"
+    )]
+    Forgotten {
+        /// The first of them.
+        index: u64,
+        /// The first behind them.
+        to: u64,
     },
     /// An entry that is settled before it was ordered.
     #[error("log entry {index} is settled in epoch {settled}, before its own epoch {epoch}")]
@@ -270,6 +281,23 @@ impl LogVerifier {
     /// The last leaf of the log when it had `size` entries; none if that was released, or there is none.
     pub fn leaf_before(&self, size: u64) -> Option<LogLeaf> {
         if size == self.base.size() { self.before } else { self.leaf_at(size.checked_sub(1)?) }
+    }
+
+    /// Goes on behind entries that the home has forgotten, all of which are still to come here.
+    ///
+    /// # Errors
+    /// [`Violation::Forgotten`] when the log behind them does not continue this one. Nothing has changed then.
+    pub fn skip(&mut self, expired: &Expired) -> Result<(), Violation> {
+        let mut log = expired.before.clone();
+        log.append(expired.last.hash());
+        let here = self.head();
+        if log.size() <= here.size || !verify_consistency(here.size, here.root, log.size(), log.root(), &expired.path) {
+            return Err(Violation::Forgotten { index: here.size, to: log.size() });
+        }
+        self.base = log;
+        self.before = Some(expired.last);
+        self.tail.clear();
+        Ok(())
     }
 
     /// The newest attestation that was found to hold.

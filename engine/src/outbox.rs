@@ -4,7 +4,7 @@
 //! attested: the number is written down before anything is signed, so that no number is ever used twice. An attestation
 //! is final when a cut includes a header that names it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use postroad_protocol::attestation::{
@@ -17,7 +17,7 @@ use postroad_protocol::slice::{SliceIndex, SliceKey};
 use postroad_protocol::{Federation, MailboxId, NodeId, Refusal, SecretKey, Seq, Signed, Verified};
 use postroad_store::{Read, StoreError, Write};
 
-use crate::tables::{self, ACKS, ATTESTED, LOGS, LogRow, META};
+use crate::tables::{self, ACKS, ATTESTED, EXPIRED, LOGS, LogRow, META};
 
 /// An attestation and the map that it attests, for whoever serves mailboxes from it.
 #[derive(Clone, Debug)]
@@ -59,6 +59,10 @@ pub struct Place {
 struct MailboxLog {
     log: Log,
     last_epoch: u64,
+    /// Entries below this index are past retention.
+    expired_to: u64,
+    /// Settling epochs of the entries that are not, each with the index after its last entry.
+    ends: VecDeque<(u64, u64)>,
     /// The log index of the first entry that a batch (epoch, position) added.
     first: BTreeMap<(u64, u32), u64>,
     acknowledged: Option<Signed<Acknowledgement>>,
@@ -72,6 +76,10 @@ pub struct Outbox {
     federation: Federation,
     logs: BTreeMap<MailboxId, MailboxLog>,
     map: MerkleMap<MailboxId, AttestedLog>,
+    /// The last epoch that is past retention.
+    expired: u64,
+    /// Which logs have entries of an epoch that is not.
+    due: BTreeMap<u64, BTreeSet<MailboxId>>,
     incarnation: u64,
     number: u64,
     attested_epoch: u64,
@@ -95,6 +103,8 @@ impl Outbox {
             federation: federation.clone(),
             logs: BTreeMap::new(),
             map: MerkleMap::default(),
+            expired: tables::get(store, META, EXPIRED)?.unwrap_or(0),
+            due: BTreeMap::new(),
             incarnation: 0,
             number: tables::get(store, META, ATTESTED)?.unwrap_or(0),
             attested_epoch: 0,
@@ -116,9 +126,11 @@ impl Outbox {
                 if log.log.size() != tables::key_number(key) {
                     return Err(corrupt());
                 }
-                log.push(&row);
+                log.push(&row, outbox.expired);
+                outbox.due.entry(row.settled).or_default().insert(mailbox);
             }
         }
+        outbox.due = outbox.due.split_off(&(outbox.expired + 1));
         for (mailbox, log) in &mut outbox.logs {
             log.acknowledged = tables::get(store, ACKS, &mailbox.0)?;
         }
@@ -158,8 +170,28 @@ impl Outbox {
             let Place { settled, epoch, position, slice } = place;
             let row = LogRow { settled, epoch, position, slice, leaves: leaves.clone() };
             writes.push(tables::put(LOGS, tables::mailbox_key(mailbox, log.log.size()), &row));
-            log.push(&row);
+            log.push(&row, self.expired);
+            self.due.entry(settled).or_default().insert(*mailbox);
             self.map.insert(*mailbox, log.attested());
+        }
+    }
+
+    /// The last epoch that is past retention.
+    pub fn expired(&self) -> u64 {
+        self.expired
+    }
+
+    /// Epochs up to `epoch` are past retention: their entries are attested as forgotten.
+    pub fn expire(&mut self, epoch: u64) {
+        self.expired = epoch;
+        let rest = self.due.split_off(&(epoch + 1));
+        for mailbox in std::mem::replace(&mut self.due, rest).into_values().flatten() {
+            let Some(log) = self.logs.get_mut(&mailbox) else { continue };
+            while let Some((_, end)) = log.ends.front().copied().filter(|(settled, _)| *settled <= epoch) {
+                log.expired_to = end;
+                log.ends.pop_front();
+            }
+            self.map.insert(mailbox, log.attested());
         }
     }
 
@@ -271,19 +303,25 @@ impl Outbox {
 }
 
 impl MailboxLog {
-    fn push(&mut self, row: &LogRow) {
+    fn push(&mut self, row: &LogRow, expired: u64) {
         self.first.insert((row.epoch, row.position), self.log.size());
         for leaf in row.log_leaves() {
             self.log.append(leaf.hash());
         }
         self.last_epoch = row.settled;
+        let end = self.log.size();
+        match self.ends.back_mut() {
+            _ if row.settled <= expired => self.expired_to = end,
+            Some(last) if last.0 == row.settled => last.1 = end,
+            _ => self.ends.push_back((row.settled, end)),
+        }
     }
 
     fn attested(&self) -> AttestedLog {
         AttestedLog {
             log: LogHead { size: self.log.size(), root: self.log.root() },
             last_epoch: self.last_epoch,
-            expired_to: 0,
+            expired_to: self.expired_to,
             acknowledged: self.acknowledged.clone(),
         }
     }

@@ -20,7 +20,7 @@ use postroad_store::{Read, StoreError, Write};
 
 use crate::io::{Held, Output};
 use crate::outbox::{Outbox, Place};
-use crate::tables::{self, BATCHES, DELIVERED, META, PENDING, PendingRow, ROOTS, SLICES, StoredBatch};
+use crate::tables::{self, BATCHES, DELIVERED, Holding, META, PENDING, PendingRow, ROOTS, SLICES, StoredBatch};
 
 /// Indexes of slices that wait for their cut, kept in memory; others are read from disk again.
 const MAX_REMEMBERED: usize = 4_096;
@@ -105,6 +105,8 @@ pub struct Receiver {
     stalled: Option<SliceKey>,
     /// The slice without which nothing more could be delivered when that was last tried.
     missing: Option<SliceKey>,
+    /// The epoch of the last cut.
+    head: u64,
     /// Headers of slices that this node has said it lost, and owes no more.
     lost: BTreeSet<Digest>,
     pending: BTreeMap<(u64, u32), PendingSlice>,
@@ -134,6 +136,7 @@ impl Receiver {
             owed: VecDeque::new(),
             stalled: None,
             missing: None,
+            head: 0,
             lost: BTreeSet::new(),
             pending,
             retried: (0, 0),
@@ -202,7 +205,7 @@ impl Receiver {
             let (request, answers) = (challenge.or(request), challenge.is_some());
             self.unsigned.push(Unsigned { token, key: *key, root: slice.root, request, answers });
         }
-        Ok(if known { Vec::new() } else { slice_rows(key, parcel) })
+        Ok(if known { Vec::new() } else { self.slice_rows(key, parcel) })
     }
 
     /// An origin asks for another receipt for a slice that is here; signed once `token` is persisted. Returns whether
@@ -217,7 +220,7 @@ impl Receiver {
         token: u64,
         store: &dyn Read,
     ) -> Result<bool, StoreError> {
-        let Some(root) = tables::get::<Digest>(store, ROOTS, &tables::slice_key(key))? else { return Ok(false) };
+        let Some(Holding { root, .. }) = tables::get(store, ROOTS, &tables::slice_key(key))? else { return Ok(false) };
         let request = request.map(|request| request.digest(&self.federation));
         self.unsigned.push(Unsigned { token, key: *key, root, request, answers: false });
         Ok(true)
@@ -332,8 +335,19 @@ impl Receiver {
         writes
     }
 
-    /// Notes which pending slices are overdue as of the last cut.
+    /// The rows of a slice that is taken to hold: until a retention after the last epoch that could order it.
+    fn slice_rows(&self, key: &SliceKey, parcel: &SliceParcel) -> Vec<Write> {
+        let mut rows = vec![tables::put(SLICES, tables::slice_key(key), parcel)];
+        if let Some(slice) = parcel.header.body.slice(&key.destination) {
+            let until = settled_by(self.head, &self.federation);
+            rows.extend(Holding { root: slice.root, until }.until(key, until));
+        }
+        rows
+    }
+
+    /// Takes note of the state after the last cut: its epoch, and which pending slices are overdue.
     pub fn judge(&mut self, head: &State) {
+        self.head = head.epoch;
         for (key, _) in head.challenges().filter(|(key, _)| key.destination == self.me) {
             if head.is_overdue(key, &self.federation)
                 && let Some(known) = self.pending.values_mut().find(|known| known.row.slice.header == key.header)
@@ -414,6 +428,8 @@ impl Receiver {
                 self.remembered.remove(&next.place.slice);
                 if next.was_pending {
                     writes.push(tables::delete(PENDING, next.place.slice.header.0));
+                    // Its entries are as young as the cut that settled them.
+                    keep_until(&next.place.slice, *epoch, store, &mut writes)?;
                 }
             }
             self.delivered = *epoch;
@@ -509,16 +525,8 @@ impl Receiver {
         }
         let Some(held) = held.filter(|held| held.key == *key) else { return Ok(Vec::new()) };
         let known = store.get(ROOTS, &tables::slice_key(key))?.is_some();
-        Ok(if known { Vec::new() } else { slice_rows(key, &held.parcel) })
+        Ok(if known { Vec::new() } else { self.slice_rows(key, &held.parcel) })
     }
-}
-
-/// The rows of a slice that is taken to hold.
-fn slice_rows(key: &SliceKey, parcel: &SliceParcel) -> Vec<Write> {
-    let row = tables::slice_key(key);
-    let root = parcel.header.body.slice(&key.destination).map(|slice| slice.root);
-    let root = root.map(|root| tables::put(ROOTS, row.clone(), &root));
-    root.into_iter().chain([tables::put(SLICES, row, parcel)]).collect()
 }
 
 impl Unsigned {
@@ -531,6 +539,23 @@ impl Unsigned {
             refused: Vec::new(),
         }
     }
+}
+
+/// The last epoch that can order a header which is handed over at `head`.
+pub fn settled_by(head: u64, federation: &Federation) -> u64 {
+    head + 2 * federation.params().routing_window_epochs + 2
+}
+
+/// Keeps a slice until `epoch` at least.
+fn keep_until(key: &SliceKey, epoch: u64, store: &dyn Read, writes: &mut Vec<Write>) -> Result<(), StoreError> {
+    if let Some(holding) = tables::get::<Holding>(store, ROOTS, &tables::slice_key(key))?
+        && holding.until < epoch
+    {
+        let before = tables::expiring_key(holding.until, key.header, key.destination);
+        writes.push(tables::delete(tables::EXPIRING, before));
+        writes.extend(holding.until(key, epoch));
+    }
+    Ok(())
 }
 
 /// Whom to ask for a slice: its holders, then its origin.

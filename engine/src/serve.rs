@@ -8,13 +8,15 @@ use std::sync::Arc;
 use postroad_protocol::codec::encode;
 use postroad_protocol::cut::{CertifiedCut, Cut, HeaderProof};
 use postroad_protocol::entry::{Entry, EntryProof};
+use postroad_protocol::merkle::log::Log;
 use postroad_protocol::slice::{SliceBody, SliceKey};
+use postroad_protocol::wire::client::Expired;
 use postroad_protocol::wire::mail::SliceParcel;
 use postroad_protocol::{Federation, MailboxId, NodeId};
 use postroad_store::{Read, StoreError};
 
 use crate::receiver::load_body;
-use crate::tables::{self, CUTS, LOGS, LogRow, PLACES, SLICES};
+use crate::tables::{self, CUTS, EXPIRED, LOGS, LogRow, META, PLACES, SLICES};
 
 /// Cuts and slices that a reader keeps decoded.
 const MAX_CACHED: usize = 32;
@@ -36,6 +38,19 @@ pub fn cuts(store: &dyn Read, epoch: u64, max_bytes: usize) -> Result<Vec<Cut>, 
         next += 1;
     }
     Ok(cuts)
+}
+
+/// The certified header of a cut.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn certified(store: &dyn Read, epoch: u64) -> Result<Option<CertifiedCut>, StoreError> {
+    let key = tables::number_key(epoch);
+    let Some(row) = store.get(CUTS, &key)? else { return Ok(None) };
+    // The first of the cut's two fields; what follows may be large.
+    let mut decoder = minicbor::Decoder::new(&row);
+    let certified = decoder.array().and_then(|_| decoder.decode());
+    certified.map(Some).map_err(|_| StoreError::Corrupt { table: CUTS, key })
 }
 
 /// A slice that this node holds, or that it cuts again from an ordered batch of its own.
@@ -67,6 +82,8 @@ pub enum Served {
     Cut(Box<CertifiedCut>),
     /// An entry of that cut's epoch.
     Entry(Box<Entry>),
+    /// The entries up to some index are past retention.
+    Expired(Box<Expired>),
 }
 
 /// Serves one subscriber; remembers the cuts and slices that it has just decoded.
@@ -100,6 +117,7 @@ impl Reader {
     ) -> Result<Vec<Served>, StoreError> {
         let mut served = Vec::new();
         let end = tables::mailbox_key(mailbox, u64::MAX);
+        let past = tables::get(store, META, EXPIRED)?.unwrap_or(0);
         let first = store.last(
             LOGS,
             &tables::mailbox_key(mailbox, 0),
@@ -114,6 +132,13 @@ impl Reader {
             for (key, value) in rows {
                 let row: LogRow = tables::read(LOGS, &key, &value)?;
                 let start = tables::key_number(&key);
+                if row.settled <= past {
+                    if start + row.leaves.len() as u64 <= from {
+                        continue;
+                    }
+                    served.extend(expired(store, mailbox, from, past)?.map(|it| Served::Expired(Box::new(it))));
+                    return Ok(served);
+                }
                 for (offset, log_index) in (start..start + row.leaves.len() as u64).enumerate() {
                     if log_index < from {
                         continue;
@@ -158,6 +183,34 @@ impl Reader {
         let proof = EntryProof::of(&body, &row.leaves[offset], order.clone()).ok_or_else(gone)?;
         Ok((cut.0.clone(), Entry { log_index, settled: row.settled, proof }))
     }
+}
+
+/// What is to be said to a reader at index `from` of the entries that are past retention.
+fn expired(store: &dyn Read, mailbox: &MailboxId, from: u64, past: u64) -> Result<Option<Expired>, StoreError> {
+    let end = tables::mailbox_key(mailbox, u64::MAX);
+    let mut next = tables::mailbox_key(mailbox, 0);
+    let mut log = Log::new();
+    let mut last = None;
+    'rows: loop {
+        let rows = store.range(LOGS, &next, &end, 256)?;
+        let Some((key, _)) = rows.last() else { break };
+        next = [key.as_slice(), &[0]].concat();
+        for (key, value) in rows {
+            let row: LogRow = tables::read(LOGS, &key, &value)?;
+            if row.settled > past {
+                break 'rows;
+            }
+            for leaf in row.log_leaves() {
+                log.append(leaf.hash());
+                last = Some(leaf);
+            }
+        }
+    }
+    let before = log.size().checked_sub(1).and_then(|before| log.frontier_at(before));
+    let (Some(before), Some(last), Some(path)) = (before, last, log.consistency(from, log.size())) else {
+        return Ok(None);
+    };
+    Ok(Some(Expired { before, last, path }))
 }
 
 /// The last few values that were asked for.

@@ -27,7 +27,7 @@ pub const PLACES: Table = Table("places");
 pub const BUNDLES: Table = Table("bundles");
 /// Slice key → slice parcel: everything that this node holds for itself or for others.
 pub const SLICES: Table = Table("slices");
-/// Slice key → slice root, for each row of [`SLICES`]: what a receipt needs, without reading the slice.
+/// Slice key → [`Holding`], for each row of [`SLICES`]: what is asked of a slice without reading it.
 pub const ROOTS: Table = Table("roots");
 /// Header digest → [`PendingRow`]: slices for this node that are ordered and not in the logs yet.
 pub const PENDING: Table = Table("pending");
@@ -36,8 +36,12 @@ pub const LOGS: Table = Table("logs");
 /// Mailbox → its owner's last acknowledgement.
 pub const ACKS: Table = Table("acks");
 
+/// Epoch, header and node → [`Expiring`]: what may be forgotten once that epoch is past retention.
+pub const EXPIRING: Table = Table("expiring");
+
 /// All tables of a node's store.
-pub const ALL: [Table; 11] = [META, CUTS, STATE, BATCHES, PLACES, BUNDLES, SLICES, ROOTS, PENDING, LOGS, ACKS];
+pub const ALL: [Table; 12] =
+    [META, CUTS, STATE, BATCHES, PLACES, BUNDLES, SLICES, ROOTS, PENDING, LOGS, ACKS, EXPIRING];
 
 /// [`META`]: the state's floor, a [`Floor`].
 pub const FLOOR: &[u8] = b"floor";
@@ -48,6 +52,8 @@ pub const ATTESTED: &[u8] = b"attested";
 /// [`META`]: the last epoch whose mail is in the logs, a u64.
 pub const DELIVERED: &[u8] = b"delivered";
 
+/// [`META`]: the last epoch that is past retention, a u64.
+pub const EXPIRED: &[u8] = b"expired";
 /// [`META`]: after the disk was set back, the lowest valid-until that is taken (rule 4), a u64.
 pub const FORGOTTEN: &[u8] = b"forgotten";
 
@@ -90,6 +96,49 @@ impl StoredBatch {
     pub fn route(&self, federation: Digest) -> Routed {
         route(&self.bundles, federation, |mailbox| self.homes.get(mailbox).copied())
     }
+}
+
+/// A slice that this node holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Holding {
+    /// The slice's root, which a receipt names.
+    #[n(0)]
+    pub root: Digest,
+    /// The epoch with which it may be forgotten: its row in [`EXPIRING`].
+    #[n(1)]
+    pub until: u64,
+}
+
+impl Holding {
+    /// The rows of a slice that is held until another epoch.
+    pub fn until(self, slice: &SliceKey, until: u64) -> [Write; 2] {
+        [
+            put(ROOTS, slice_key(slice), &Holding { until, ..self }),
+            expiring(until, slice.header, slice.destination, &Expiring::Slice(*slice)),
+        ]
+    }
+}
+
+/// What may be forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Expiring {
+    /// A slice held.
+    #[n(0)]
+    Slice(#[n(0)] SliceKey),
+    /// A batch of this node's own, by number.
+    #[n(1)]
+    Batch(#[n(0)] u64),
+}
+
+/// A row of [`EXPIRING`].
+pub fn expiring(epoch: u64, header: Digest, node: NodeId, what: &Expiring) -> Write {
+    put(EXPIRING, expiring_key(epoch, header, node), what)
+}
+
+/// A key of [`EXPIRING`].
+pub fn expiring_key(epoch: u64, header: Digest, node: NodeId) -> Vec<u8> {
+    [epoch.to_be_bytes().as_slice(), &header.0, &node.0].concat()
 }
 
 /// What became of a bundle.

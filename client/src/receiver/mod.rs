@@ -72,7 +72,7 @@ pub enum Received {
     /// A batch for this home was ordered, and those who signed for it do not give it out: mail of it may be missing. If
     /// it turns up, it comes late, in strict order too.
     Overdue(Overdue),
-    /// The home has forgotten entries that were never read here; reading cannot go on.
+    /// The home has forgotten entries that were never read here: they are past retention. Reading goes on behind them.
     Expired {
         /// The first missing log index.
         from: u64,
@@ -140,8 +140,6 @@ enum End {
     Complete,
     /// The home broke its word; said again at every call.
     Violated(Violation),
-    /// The home has forgotten entries.
-    Forgotten { from: u64, to: u64 },
 }
 
 impl Receiver {
@@ -186,7 +184,7 @@ impl Receiver {
     ///
     /// # Errors
     /// [`ClientError::Violation`] and [`ClientError::Unverified`] when the home's word does not hold: nothing more
-    /// comes then, and nothing more is acknowledged. [`ClientError::Forgotten`] after [`Received::Expired`].
+    /// comes then, and nothing more is acknowledged.
     pub async fn next(&mut self) -> Result<Option<Received>, ClientError> {
         loop {
             if let Some(received) = self.queue.pop_front() {
@@ -199,7 +197,6 @@ impl Receiver {
                 End::Open => {}
                 End::Complete => return Ok(None),
                 End::Violated(violation) => return Err(violation.clone().into()),
-                End::Forgotten { from, to } => return Err(ClientError::Forgotten { from: *from, to: *to }),
             }
             if self.session.is_none() {
                 self.reconnect().await?;

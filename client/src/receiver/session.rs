@@ -4,8 +4,9 @@ use postroad_protocol::attestation::MailboxAttestation;
 use postroad_protocol::cut::CertifiedCut;
 use postroad_protocol::entry::Entry;
 use postroad_protocol::signed::Verify;
-use postroad_protocol::wire::client::{FromClient, Settled, ToClient};
+use postroad_protocol::wire::client::{Expired, FromClient, Settled, ToClient};
 
+use super::store::Position;
 use super::{Content, End, Mail, Received, Receiver};
 use crate::connection::{ClientStream, unasked};
 use crate::delivery::{Item, Mode};
@@ -75,6 +76,7 @@ impl Receiver {
                 self.settled = Some(settled);
                 self.apply_settled()
             }
+            ToClient::Expired(expired) => self.expired(&expired),
             ToClient::Overdue(overdue) => {
                 if self.delivery.overdue((overdue.epoch, overdue.position)) {
                     self.queue.push_back(Received::Overdue(overdue));
@@ -185,14 +187,34 @@ impl Receiver {
     fn attested(&mut self, attestation: &MailboxAttestation) -> Result<(), ClientError> {
         let federation = self.mailbox.federation().clone();
         let attested = self.verifier.attested(attestation, &federation)?;
-        let to = attestation.log.expired_to;
-        if to > self.reading {
-            let from = self.reading;
-            self.queue.push_back(Received::Expired { from, to });
-            self.end = End::Forgotten { from, to };
-            return Ok(());
-        }
         self.note_attested(attested);
+        Ok(())
+    }
+
+    /// The home has forgotten the entries that are due: reading goes on behind them.
+    fn expired(&mut self, expired: &Expired) -> Result<(), ClientError> {
+        let (from, here) = (self.reading, self.verifier.next_index());
+        let to = expired.before.size() + 1;
+        if to <= from {
+            return Err(unasked(self.mailbox.home()));
+        }
+        if from < here && here < to {
+            // Read again up to what was verified before; from there on the home has to show what follows.
+            self.session = None;
+        } else if from == here {
+            self.verifier.skip(expired)?;
+            self.low = self.low.max(to);
+            self.above = self.above.split_off(&to);
+            let log = self.verifier.frontier_at(to).expect("the log was just set to that size");
+            let position = Position { log, before: Some(expired.last), mark: self.verifier.mark() };
+            self.store.commit(&[], &position, std::iter::empty())?;
+        }
+        self.reading = to.min(self.verifier.next_index());
+        self.queue.push_back(Received::Expired { from, to: self.reading });
+        self.apply_settled()?;
+        if let Some(attested) = self.verifier.caught_up(&self.mailbox.federation().clone())? {
+            self.note_attested(attested);
+        }
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use postroad_protocol::{Digest, Signed, Verified};
 use postroad_store::{Read, StoreError};
 
 use super::{Node, Phase};
-use crate::io::{Held, Output, Report};
+use crate::io::{Held, Output, Report, Time};
 use crate::serve;
 
 /// Challenges that this node answers in one round of housekeeping: an answer carries a whole slice.
@@ -23,11 +23,20 @@ const LOSS_PATIENCE: u64 = 10;
 
 impl Node {
     /// A round of housekeeping. What is handed in and not settled is handed in again in the next round.
-    pub(super) fn pursue_challenges(&mut self, store: &dyn Read, out: &mut Vec<Output>) -> Result<(), StoreError> {
+    pub(super) fn pursue_challenges(
+        &mut self,
+        time: Time,
+        store: &dyn Read,
+        out: &mut Vec<Output>,
+    ) -> Result<(), StoreError> {
         if self.phase == Phase::Joining || self.draining || !self.follows() {
             return Ok(());
         }
-        self.challenge(out);
+        // Holders may be starting as well, or on their way back.
+        let patience_ms = self.config.federation.params().challenge_ms / 4;
+        if self.here_since.is_some_and(|since| time.since_ms(since) >= patience_ms) {
+            self.challenge(out);
+        }
         self.admit_loss(out);
         self.rounds += 1;
         self.answer_challenges(store, out)

@@ -8,6 +8,7 @@ mod challenges;
 mod cuts;
 mod hosting;
 mod joining;
+mod retention;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -439,7 +440,8 @@ impl Node {
             self.tell_accepted(true, out);
             self.deliver(store, out)?;
             self.pursue_pending(store, out)?;
-            self.pursue_challenges(store, out)?;
+            self.pursue_challenges(now.time, store, out)?;
+            self.forget(store, out)?;
             let behind_guard =
                 self.sequencer.as_ref().is_some_and(|sequencer| sequencer.is_behind_guard(self.ledger.head().epoch));
             if behind_guard && !self.fetching_cuts {

@@ -22,7 +22,8 @@ use postroad_store::{Read, StoreError, Write};
 use crate::inbox::BundleKey;
 use crate::io::{Output, Report, Time};
 use crate::peers::{Change, Peers};
-use crate::tables::{self, BATCHES, BUNDLES, StoredBatch, Taken};
+use crate::receiver::settled_by;
+use crate::tables::{self, BATCHES, BUNDLES, Expiring, StoredBatch, Taken};
 use leg::Leg;
 
 /// Headers under way at most; more wait, and make larger batches.
@@ -213,7 +214,12 @@ impl Router {
         };
         self.next_number += 1;
         let batch = StoredBatch { header, bundles, homes };
-        let mut writes = vec![tables::put(BATCHES, tables::number_key(batch.header.number), &batch)];
+        let number = batch.header.number;
+        let until = settled_by(head.epoch, &self.origin.federation);
+        let mut writes = vec![
+            tables::put(BATCHES, tables::number_key(number), &batch),
+            tables::expiring(until, batch.header.digest(federation), self.origin.me, &Expiring::Batch(number)),
+        ];
         for (ordinal, bundle) in batch.bundles.iter().enumerate() {
             let body = &bundle.signed.body;
             let taken = Taken {

@@ -47,9 +47,6 @@ impl From<ClientError> for CliError {
             }
             ClientError::Store(StoreError::InUse { .. }) => CliError::in_use(message),
             ClientError::Store(_) => CliError::refused("store", message, ""),
-            ClientError::Forgotten { .. } => {
-                CliError::refused("expired", message, "ask the senders to send again what is missing")
-            }
             ClientError::TooManyHeld { .. } => CliError::refused("too-many-held", message, "read without --strict"),
             ClientError::Stopped { .. } => CliError::refused("stopped", message, "start again; nothing is lost"),
         }

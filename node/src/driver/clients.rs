@@ -197,6 +197,7 @@ async fn subscription(
         let (back, page) = page.await.ok_or(StreamError::Stopping)?;
         reader = back;
         let mut count = 0;
+        let mut behind = None;
         for served in page? {
             let message = match served {
                 Served::Cut(cut) => ToClient::Cut(*cut),
@@ -204,11 +205,19 @@ async fn subscription(
                     count += 1;
                     ToClient::Entry(entry)
                 }
+                Served::Expired(expired) => {
+                    behind = Some(expired.before.size() + 1);
+                    ToClient::Expired(expired)
+                }
             };
             entries.send(message).await.map_err(|_| StreamError::Ended)?;
         }
         next += count;
         sent += count;
+        if let Some(index) = behind {
+            next = index;
+            continue;
+        }
         if count > 0 && allowed > count {
             continue;
         }

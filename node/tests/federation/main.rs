@@ -5,4 +5,5 @@ mod failures;
 mod kills;
 mod mail;
 mod net;
+mod retention;
 mod strangers;

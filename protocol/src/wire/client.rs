@@ -3,13 +3,15 @@
 
 use minicbor::{Decode, Encode};
 
-use crate::attestation::{Acknowledgement, MailboxAttestation};
+use crate::attestation::{Acknowledgement, LogLeaf, MailboxAttestation};
 use crate::bundle::Bundle;
 use crate::crypto::NodeId;
 use crate::cut::CertifiedCut;
 use crate::digest::Digest;
 use crate::entry::{AcceptedProof, Entry, OrderedProof};
 use crate::error::Refusal;
+use crate::merkle::log::Frontier;
+use crate::merkle::tree::Path;
 use crate::signed::Signed;
 
 /// From the client.
@@ -59,6 +61,24 @@ pub enum ToClient {
     /// A slice for this home is overdue: mail may be missing.
     #[n(7)]
     Overdue(#[n(0)] Overdue),
+    /// The entries that are due are past retention; those behind them follow.
+    #[n(8)]
+    Expired(#[n(0)] Box<Expired>),
+}
+
+/// Entries that a home has forgotten, and how a reader goes on behind them.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Expired {
+    /// The log's right edge before its last forgotten entry.
+    #[n(0)]
+    pub before: Frontier,
+    /// The leaf of the last forgotten entry.
+    #[n(1)]
+    pub last: LogLeaf,
+    /// That the log up to and with that entry continues the one that the reader has (RFC 9162 section 2.1.4.1).
+    #[n(2)]
+    pub path: Path,
 }
 
 /// A slice for the mailbox's home that was ordered, challenged, and is nowhere to be had (rule 9). Whether it holds

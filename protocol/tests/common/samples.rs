@@ -7,6 +7,7 @@ use postroad_protocol::batch::AttestationRef;
 use postroad_protocol::challenge::{Challenge, Lost};
 use postroad_protocol::codec::{decode, encode};
 use postroad_protocol::error::{DecodeError, Refusal};
+use postroad_protocol::merkle::log::Log;
 use postroad_protocol::receipt::{LeafRefusal, RefusedLeaf};
 use postroad_protocol::record::{Record, Registration};
 use postroad_protocol::signed::Statement;
@@ -233,6 +234,13 @@ pub(crate) fn messages(story: &Story) -> Vec<Sample> {
     let delivery = world.delivery_proof(&story.attested, 2, 0);
     let settled = client::Settled { epoch: 4, size: 3, below: (5, 0) };
     use client::{Answer, FromClient, ToClient};
+    let mut log = Log::new();
+    story.world.log(2).iter().for_each(|leaf| log.append(leaf.hash()));
+    let expired = client::Expired {
+        before: log.frontier_at(1).unwrap(),
+        last: story.world.log(2)[1],
+        path: log.consistency(1, 2).unwrap(),
+    };
     use mail::{Homeward, Outward};
     use order::{FromSequencer, ToSequencer};
     let mut samples = vec![
@@ -269,6 +277,7 @@ pub(crate) fn messages(story: &Story) -> Vec<Sample> {
         sample("client/to/attested", &ToClient::Attested(Box::new(attested))),
         sample("client/to/settled", &ToClient::Settled(settled)),
         sample("client/to/refused", &ToClient::Refused(Refusal::NotReady)),
+        sample("client/to/expired", &ToClient::Expired(Box::new(expired))),
         sample(
             "client/to/overdue",
             &ToClient::Overdue(client::Overdue {

@@ -128,6 +128,8 @@ impl World {
                 client.epoch = client.epoch.max(settled.epoch);
                 client.log.settled(settled)
             }
+            // Retention is longer than any run.
+            ToClient::Expired(_) => Err("entries have expired".into()),
             ToClient::Overdue(overdue) => {
                 client.log.overdue((overdue.epoch, overdue.position));
                 Ok(())

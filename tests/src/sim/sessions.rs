@@ -161,6 +161,12 @@ impl World {
             for item in served {
                 let message = match item {
                     Served::Cut(cut) => ToClient::Cut(*cut),
+                    Served::Expired(expired) => {
+                        if let Some(subscription) = self.sessions[session].subscription.as_mut() {
+                            subscription.next = expired.before.size() + 1;
+                        }
+                        ToClient::Expired(expired)
+                    }
                     Served::Entry(entry) => {
                         if let Some(subscription) = self.sessions[session].subscription.as_mut() {
                             subscription.next = entry.log_index + 1;
