@@ -352,6 +352,11 @@ impl Node {
         self.receiver.overdue()
     }
 
+    /// A client was told elsewhere to send the bundle with this counter again later: its order is kept.
+    pub fn put_off(&mut self, client: ClientId, counter: u64) {
+        self.inbox.put_off(client, counter);
+    }
+
     /// The incarnation; zero while the start is not settled.
     pub fn incarnation(&self) -> u64 {
         match self.phase {

@@ -171,6 +171,7 @@ async fn parent_gone() {
 pub(super) fn locked(error: StoreError) -> CliError {
     match error {
         StoreError::InUse { .. } => CliError::in_use(error.to_string()),
+        StoreError::Full => CliError::refused("full", error.to_string(), "free some space, and start it again"),
         _ => CliError::refused("store", error.to_string(), "check the directory and its disk"),
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! It takes messages in groups. What the engine asks to write goes into one transaction; everything else that it says
 //! waits until that transaction is durable, and only then are outputs released and what was waiting for the disk is
-//! signed. So one fsync serves a whole group, and no word leaves before the disk has what it is about.
+//! signed. So one fsync serves a whole group, and no word leaves before the disk has what it is about. While the disk is
+//! full the group waits (`full.rs`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,7 +18,7 @@ use postroad_protocol::wire::client::ToClient;
 use postroad_protocol::wire::mail::{Homeward, Outward};
 use postroad_protocol::wire::order::{FromSequencer, ToSequencer};
 use postroad_protocol::{Digest, MailboxId, NodeId, Refusal, Seq, Signature, Verified};
-use postroad_store::{Guard, GuardError, Store, StoreError, Transaction};
+use postroad_store::{Guard, GuardError, Store, StoreError, Transaction, Write};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{NodeError, Shared, View, fetch};
@@ -67,6 +68,8 @@ impl ToCore {
 #[derive(Default)]
 struct Staged {
     token: Option<u64>,
+    /// What the transaction holds, to be tried again when the disk was full.
+    writes: Vec<Write>,
     released: Vec<Output>,
 }
 
@@ -76,6 +79,7 @@ impl Staged {
             match output {
                 Output::Persist(token, writes) => {
                     writes.iter().for_each(|write| transaction.apply(write));
+                    self.writes.extend(writes);
                     self.token = Some(token);
                 }
                 other => self.released.push(other),
@@ -93,25 +97,29 @@ pub(super) struct Core;
 
 type Stopped = oneshot::Receiver<Result<(), String>>;
 
-struct Thread {
-    node: Node,
-    store: Store,
+pub(super) struct Thread {
+    pub(super) node: Node,
+    pub(super) store: Store,
     guard: Option<Guard>,
     secret: postroad_protocol::SecretKey,
     began: Instant,
-    from_tasks: mpsc::Receiver<ToCore>,
+    pub(super) from_tasks: mpsc::Receiver<ToCore>,
+    /// What came while the disk was full, and goes before what comes now.
+    pub(super) backlog: VecDeque<ToCore>,
     view: watch::Sender<View>,
     fetcher: Option<Shared>,
     holders: BTreeMap<NodeId, (LinkId, mpsc::Sender<Outward>)>,
-    origins: BTreeMap<NodeId, (LinkId, mpsc::Sender<Homeward>)>,
+    pub(super) origins: BTreeMap<NodeId, (LinkId, mpsc::Sender<Homeward>)>,
     sequencer: Option<(LinkId, mpsc::Sender<ToSequencer>)>,
     followers: BTreeMap<NodeId, (LinkId, mpsc::Sender<ToFollower>)>,
-    clients: BTreeMap<LinkId, mpsc::Sender<ToClient>>,
+    pub(super) clients: BTreeMap<LinkId, mpsc::Sender<ToClient>>,
     registrations: BTreeMap<u64, oneshot::Sender<Result<(), Refusal>>>,
     deliveries: BTreeMap<u64, oneshot::Sender<Option<Box<DeliveryProof>>>>,
     durable: Vec<(mpsc::WeakSender<Homeward>, Homeward)>,
     next_token: u64,
-    drain_by: Option<Instant>,
+    pub(super) drain_by: Option<Instant>,
+    /// While the disk is full: the last pause between two tries.
+    pub(super) full: Option<Duration>,
     view_changed: bool,
     fatal: Option<String>,
 }
@@ -144,6 +152,7 @@ impl Core {
             secret,
             began: Instant::now(),
             from_tasks,
+            backlog: VecDeque::new(),
             view,
             fetcher: None,
             holders: BTreeMap::new(),
@@ -156,6 +165,7 @@ impl Core {
             durable: Vec::new(),
             next_token: 0,
             drain_by: None,
+            full: None,
             view_changed: false,
             fatal: None,
         };
@@ -196,7 +206,7 @@ impl Thread {
     }
 
     fn run(&mut self, runtime: &tokio::runtime::Runtime, outputs: Vec<Output>) -> Result<(), String> {
-        self.group(Vec::new(), outputs).map_err(|error| error.to_string())?;
+        self.group(runtime, Vec::new(), outputs).map_err(|error| error.to_string())?;
         loop {
             if let Some(reason) = self.fatal.take() {
                 return Err(reason);
@@ -205,27 +215,36 @@ impl Thread {
                 return Ok(());
             }
             let due = self.began + Duration::from_millis(self.node.next_timeout().0);
-            let first = runtime.block_on(async {
-                let wait = due.min(Instant::now() + Duration::from_millis(500));
-                tokio::time::timeout_at(wait.into(), self.from_tasks.recv()).await
-            });
-            let mut group = match first {
-                Ok(Some(message)) => vec![message],
-                Ok(None) => return Ok(()),
-                Err(_) => Vec::new(),
-            };
-            while group.len() < MAX_GROUP
+            let mut group: Vec<ToCore> = self.backlog.drain(..self.backlog.len().min(MAX_GROUP)).collect();
+            if group.is_empty() {
+                let first = runtime.block_on(async {
+                    let wait = due.min(Instant::now() + Duration::from_millis(500));
+                    tokio::time::timeout_at(wait.into(), self.from_tasks.recv()).await
+                });
+                match first {
+                    Ok(Some(message)) => group.push(message),
+                    Ok(None) => return Ok(()),
+                    Err(_) => {}
+                }
+            }
+            while self.backlog.is_empty()
+                && group.len() < MAX_GROUP
                 && let Ok(message) = self.from_tasks.try_recv()
             {
                 group.push(message);
             }
             // On an error nothing of the group was released, and memory is ahead of the disk: only a start can mend that.
-            self.group(group, Vec::new()).map_err(|error| error.to_string())?;
+            self.group(runtime, group, Vec::new()).map_err(|error| error.to_string())?;
         }
     }
 
     /// Handles a group of messages under one transaction, and then what follows from its being durable.
-    fn group(&mut self, messages: Vec<ToCore>, mut out: Vec<Output>) -> Result<(), StoreError> {
+    fn group(
+        &mut self,
+        runtime: &tokio::runtime::Runtime,
+        messages: Vec<ToCore>,
+        mut out: Vec<Output>,
+    ) -> Result<(), StoreError> {
         let mut transaction = self.store.begin()?;
         let mut staged = Staged::default();
         staged.take(&mut out, &mut transaction);
@@ -243,8 +262,8 @@ impl Thread {
         self.node.handle(now, Input::Flush, &transaction, &mut out);
         loop {
             staged.take(&mut out, &mut transaction);
-            let Staged { token, released } = std::mem::take(&mut staged);
-            transaction.commit()?;
+            let Staged { token, writes, released } = std::mem::take(&mut staged);
+            self.commit(runtime, transaction, &writes)?;
             for (sender, message) in self.durable.drain(..) {
                 if let Some(sender) = sender.upgrade()
                     && sender.try_send(message).is_err()
@@ -350,6 +369,7 @@ impl Thread {
     fn release(&mut self, output: Output) -> Option<Input> {
         match output {
             Output::Persist(..) => {}
+            Output::Vote(epoch, digest) => return Some(self.vote(epoch, digest)),
             Output::ToHolder(node, message) => {
                 if let Some((_, sender)) = self.holders.get(&node)
                     && sender.try_send(*message).is_err()
@@ -376,7 +396,6 @@ impl Thread {
                     return Some(Input::Sequencer(None));
                 }
             }
-            Output::Vote(epoch, digest) => return Some(self.vote(epoch, digest)),
             Output::Publish(cut) => {
                 let epoch = cut.certified.header.epoch;
                 let bytes = Arc::new(encode(&FromSequencer::Cut(Box::new((**cut).clone()))));

@@ -21,6 +21,7 @@ mod calls;
 mod clients;
 mod core;
 mod fetch;
+mod full;
 mod holders;
 mod order;
 mod origins;
