@@ -22,6 +22,9 @@ use crate::guard_file::GuardFile;
 /// The last thing that was signed: slot, digest, signature.
 pub type GuardRecord = (u64, [u8; 32], [u8; 64]);
 
+/// A draft that was signed, and its signature.
+pub type SignedDraft = (Vec<u8>, [u8; 64]);
+
 /// Why the guard said no. Only [`GuardError::Refused`] lets the process go on.
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
@@ -58,6 +61,9 @@ pub enum GuardError {
         /// The lock that is held.
         path: PathBuf,
     },
+    /// No space is left for a draft. Nothing was signed; free some space and do it again.
+    #[error("no space left on the device of the guard: free some space and try again")]
+    Full,
     /// The disk failed, now or before. The guard signs nothing any more: stop the process.
     #[error("the guard failed while it tried to {doing}; stop the process and check the disk")]
     Fatal {
@@ -66,6 +72,14 @@ pub enum GuardError {
         /// The cause.
         source: io::Error,
     },
+}
+
+impl GuardError {
+    /// Whether the same request may succeed later without a restart.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Full)
+    }
 }
 
 /// What to do with a request to sign.
@@ -164,6 +178,46 @@ impl Guard {
         }
         inner.last = Some(record);
         Ok(signature)
+    }
+
+    /// Makes what is about to be signed for `slot` durable, outside the store and its backups, so that it can be
+    /// published again though the store forgot it. A guard in memory keeps nothing.
+    ///
+    /// # Errors
+    /// [`GuardError::Full`] changed nothing that was signed; after [`GuardError::Fatal`] nothing is signed any more.
+    pub fn keep(&self, slot: u64, draft: &[u8]) -> Result<(), GuardError> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = inner.last;
+        if before.is_some_and(|(last, ..)| last >= slot) {
+            return Ok(());
+        }
+        let kept = match &inner.keeper {
+            Keeper::Memory => Ok(()),
+            #[cfg(feature = "redb")]
+            Keeper::File(file) => file.keep(slot, draft, before.as_ref()),
+        };
+        kept.map_err(|source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => GuardError::Full,
+            _ => {
+                inner.failed = true;
+                GuardError::Fatal { doing: "keep a draft", source }
+            }
+        })
+    }
+
+    /// What was kept and signed, with its signatures, the newest first, as far as it is here and whole.
+    ///
+    /// # Errors
+    /// [`GuardError::Fatal`] if it cannot be read.
+    pub fn kept(&self) -> Result<Vec<SignedDraft>, GuardError> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&inner.keeper, inner.last) {
+            #[cfg(feature = "redb")]
+            (Keeper::File(file), Some(last)) => {
+                file.kept(last).map_err(|source| GuardError::Fatal { doing: "read its drafts", source })
+            }
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// What was signed last.

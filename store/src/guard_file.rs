@@ -14,9 +14,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::guard::{GuardError, GuardRecord};
+use crate::guard::{GuardError, GuardRecord, SignedDraft};
+use crate::guard_draft;
 use crate::lock::{lock_file, sync_parent};
 
 const MAGIC: [u8; 8] = *b"PRguard1";
@@ -69,6 +70,7 @@ fn newest(copies: [Option<Copy>; 2]) -> Option<Copy> {
 
 /// The open file, locked for this process.
 pub(crate) struct GuardFile {
+    dir: PathBuf,
     file: File,
     _lock: File,
 }
@@ -89,13 +91,23 @@ impl GuardFile {
             create_file(dir, &path).map_err(failed("create its file"))?;
         }
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(failed("open its file"))?;
-        let mut guard = Self { file, _lock: lock };
+        let mut guard = Self { dir: dir.to_owned(), file, _lock: lock };
         let copies = guard.read().map_err(failed("read its file"))?;
         let last = copies.and_then(newest).ok_or(GuardError::Corrupt { path })?;
         if copies != Some([Some(last); 2]) {
             guard.write_copies(&last).map_err(failed("repair its file"))?;
         }
         Ok((guard, last))
+    }
+
+    /// Makes what is about to be signed for `slot` durable beside the record of what was signed before.
+    pub(crate) fn keep(&self, slot: u64, draft: &[u8], before: Option<&GuardRecord>) -> io::Result<()> {
+        guard_draft::write(&self.dir, slot, draft, before)
+    }
+
+    /// What was kept up to `last`, with its signatures, the newest first.
+    pub(crate) fn kept(&self, last: GuardRecord) -> io::Result<Vec<SignedDraft>> {
+        guard_draft::read(&self.dir, last)
     }
 
     /// Makes `record` durable in both copies.

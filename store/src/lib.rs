@@ -17,6 +17,8 @@ mod disk;
 mod error;
 pub mod guard;
 #[cfg(feature = "redb")]
+mod guard_draft;
+#[cfg(feature = "redb")]
 mod guard_file;
 #[cfg(feature = "redb")]
 mod lock;
@@ -26,7 +28,7 @@ mod staged;
 mod store;
 
 pub use error::StoreError;
-pub use guard::{Guard, GuardError, GuardRecord};
+pub use guard::{Guard, GuardError, GuardRecord, SignedDraft};
 #[cfg(feature = "redb")]
 pub use lock::DirLock;
 pub use store::{Snapshot, Store, Transaction};

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use postroad_engine::{Config, Input, Node, Now, OpenError, Output, Report, Time};
+use postroad_engine::{Config, Input, Node, Now, OpenError, Output, Report, Time, tables};
 use postroad_protocol::attestation::DeliveryProof;
 use postroad_protocol::codec::encode;
 use postroad_protocol::cut::Vote;
@@ -18,7 +18,7 @@ use postroad_protocol::wire::client::ToClient;
 use postroad_protocol::wire::mail::{Homeward, Outward};
 use postroad_protocol::wire::order::{FromSequencer, ToSequencer};
 use postroad_protocol::{Digest, MailboxId, NodeId, Refusal, Seq, Signature, Verified};
-use postroad_store::{Guard, GuardError, Store, StoreError, Transaction, Write};
+use postroad_store::{Guard, GuardError, Read, Store, StoreError, Transaction, Write};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{NodeError, Shared, View, fetch};
@@ -273,7 +273,11 @@ impl Thread {
             }
             let mut inputs: Vec<Input> = token.map(Input::Persisted).into_iter().collect();
             for output in released {
-                inputs.extend(self.release(output));
+                if let Output::Vote(epoch, digest) = output {
+                    inputs.push(self.vote(runtime, epoch, digest)?);
+                } else {
+                    inputs.extend(self.release(output));
+                }
             }
             self.publish_view();
             if inputs.is_empty() {
@@ -368,8 +372,7 @@ impl Thread {
     /// is at the other end comes back and resumes.
     fn release(&mut self, output: Output) -> Option<Input> {
         match output {
-            Output::Persist(..) => {}
-            Output::Vote(epoch, digest) => return Some(self.vote(epoch, digest)),
+            Output::Persist(..) | Output::Vote(..) => {}
             Output::ToHolder(node, message) => {
                 if let Some((_, sender)) = self.holders.get(&node)
                     && sender.try_send(*message).is_err()
@@ -456,20 +459,30 @@ impl Thread {
         None
     }
 
-    fn vote(&mut self, epoch: u64, digest: Digest) -> Input {
-        let Some(guard) = &self.guard else {
-            return Input::VoteRefused(epoch, "this node has no signing guard".into());
+    /// Asks the guard for the vote on the draft, which is durable: beside the guard as well, because a store that is set
+    /// back forgets its draft, and nobody else may have the cut yet.
+    fn vote(&mut self, runtime: &tokio::runtime::Runtime, epoch: u64, digest: Digest) -> Result<Input, StoreError> {
+        let Some(guard) = self.guard.clone() else {
+            return Ok(Input::VoteRefused(epoch, "this node has no signing guard".into()));
         };
+        let draft = self.store.snapshot()?.get(tables::META, tables::DRAFT)?.unwrap_or_default();
+        while let Err(error) = guard.keep(epoch, &draft) {
+            if !error.is_retryable() {
+                self.fatal = Some(format!("the signing guard: {error}"));
+                return Ok(Input::VoteRefused(epoch, error.to_string()));
+            }
+            self.wait_for_space(runtime)?;
+        }
         let signed = guard.sign(epoch, digest.0, || postroad_protocol::cut::vote(&self.secret, digest).signature.0);
         match signed {
             Ok(signature) => {
-                Input::Voted(epoch, Vote { member: self.secret.public(), signature: Signature(signature) })
+                Ok(Input::Voted(epoch, Vote { member: self.secret.public(), signature: Signature(signature) }))
             }
             Err(error) => {
                 if !matches!(error, GuardError::Refused { .. }) {
                     self.fatal = Some(format!("the signing guard: {error}"));
                 }
-                Input::VoteRefused(epoch, error.to_string())
+                Ok(Input::VoteRefused(epoch, error.to_string()))
             }
         }
     }

@@ -31,13 +31,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postroad_engine::Input;
 use postroad_engine::outbox::AttestedView;
 use postroad_net::{Event, Multiaddr, Network, PeerId, Protocol, key_from_peer_id, peer_id_from_key, split_address};
-use postroad_protocol::cut::CertifiedCut;
+use postroad_protocol::codec::decode;
+use postroad_protocol::cut::{CertifiedCut, Cut, Vote};
 use postroad_protocol::state::State;
 use postroad_protocol::wire::client::Overdue;
-use postroad_protocol::{Federation, NodeId, SecretKey, wire};
-use postroad_store::{Guard, GuardError, Store, StoreError};
+use postroad_protocol::{Federation, NodeId, SecretKey, Signature, Verified, wire};
+use postroad_store::{Guard, GuardError, SignedDraft, Store, StoreError};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::{ConfigError, NodeConfig, Registration};
@@ -185,6 +187,7 @@ pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -
         max_flight_bytes: config.limits.inbox_queue_bytes,
         guard_epoch: guard.as_ref().and_then(Guard::last).map_or(0, |(epoch, ..)| epoch),
     };
+    let kept = guard.as_ref().map_or(Ok(Vec::new()), |guard| kept_cuts(guard, &federation))?;
     let (to_core, from_tasks) = mpsc::channel(MAX_TO_CORE);
     let (core, view, stopped) = Core::start(engine_config, store.clone(), guard, from_tasks)?;
     let shared = Shared {
@@ -200,6 +203,9 @@ pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -
         max_peer_bytes: config.limits.peer_queue_bytes,
     };
     core.runs_fetches_with(&shared).await;
+    for cut in kept.into_iter().rev() {
+        shared.tell(ToCore::input(Input::Cut(Arc::new(cut)))).await;
+    }
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(holders::peers(shared.clone()));
     if federation.sequencer() != shared.me {
@@ -223,6 +229,17 @@ pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -
         Ok(Err(reason)) => Err(NodeError::Fatal(reason)),
         Err(_) => Err(NodeError::Fatal("the core thread ended without a word".into())),
     }
+}
+
+/// The cuts that the guard keeps: what this node signed, though its store may have forgotten it, and others may not have
+/// it. They are followed like any others.
+fn kept_cuts(guard: &Guard, federation: &Federation) -> Result<Vec<Verified<Cut>>, GuardError> {
+    let certified = |(draft, signature): SignedDraft| {
+        let mut cut: Cut = decode(&draft).ok()?;
+        cut.certified.certificate = vec![Vote { member: federation.sequencer(), signature: Signature(signature) }];
+        Verified::check(cut, federation).ok()
+    };
+    Ok(guard.kept()?.into_iter().filter_map(certified).collect())
 }
 
 async fn asked_to_stop(shutdown: &mut watch::Receiver<bool>) {
