@@ -106,18 +106,18 @@ impl Lane {
         let cannot_come = epoch > flight.pending.bundle.signed.body.valid_until.saturating_add(window);
         let lags = matches!(refusal, Refusal::UnknownSender { .. } | Refusal::UnknownRecipient { .. })
             && flight.since.elapsed() < LAG;
+        if let Refusal::BadValidity { from, to, .. } = &refusal {
+            self.origin_takes_from = *from;
+            // The highest epoch that the origin takes tells where it believes the order to be.
+            let ahead = self.mailbox.federation().params().validity_epochs;
+            self.origin_epoch = self.origin_epoch.max(to.saturating_sub(ahead));
+        }
+        let above = if let Refusal::StaleCounter { last } = &refusal { *last } else { 0 };
         let phase = match &refusal {
             Refusal::Expired { .. } => None,
             refusal if refusal.is_transient() || lags => Some(Phase::Again),
-            _ if !never_taken && !cannot_come => Some(Phase::Doubtful),
-            Refusal::StaleCounter { last } => Some(Phase::Resign { above: *last }),
-            Refusal::BadValidity { from, to, .. } => {
-                self.origin_takes_from = *from;
-                // The highest epoch that the origin takes tells where it believes the order to be.
-                let ahead = self.mailbox.federation().params().validity_epochs;
-                self.origin_epoch = self.origin_epoch.max(to.saturating_sub(ahead));
-                Some(Phase::Resign { above: 0 })
-            }
+            _ if !never_taken && !cannot_come => Some(Phase::Doubtful { above }),
+            Refusal::StaleCounter { .. } | Refusal::BadValidity { .. } => Some(Phase::Resign { above }),
             _ if flight.pending.bundle.messages.len() > 1 => Some(Phase::Split),
             _ => None,
         };

@@ -37,6 +37,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an origin may be away before its accepted headers are handed to another node.
 const RESCUE_AFTER: Duration = Duration::from_secs(2);
 
+/// Time between two questions what became of doubtful bundles.
+const DOUBTS_PAUSE: Duration = Duration::from_secs(1);
+
 /// A message whose owner waits for news.
 pub(super) struct Track {
     pub(super) progress: watch::Sender<Progress>,
@@ -60,8 +63,9 @@ pub(super) enum Phase {
     Resign { above: u64 },
     /// Refused for one of its messages: to be signed anew, one by one.
     Split,
-    /// Accepted once, refused now. It may still be ordered, so it is left alone until that has become impossible.
-    Doubtful,
+    /// Accepted once, refused now: the origin was set back. It may be ordered already, or still be; when that has become
+    /// impossible it is to be signed anew, above this counter.
+    Doubtful { above: u64 },
 }
 
 /// A bundle on its way.
@@ -108,6 +112,8 @@ pub(super) struct Lane {
     /// When refused bundles are tried again, and how long that takes the next time.
     again_at: Instant,
     again: Backoff,
+    /// When it is asked again what became of doubtful bundles.
+    doubts_at: Instant,
     sent_at: Instant,
 }
 
@@ -141,6 +147,7 @@ impl Lane {
             origin_takes_from: 0,
             again_at: now,
             again: backoff(),
+            doubts_at: now,
             sent_at: now,
         })
     }
@@ -219,6 +226,7 @@ impl Lane {
                 return Ok(());
             }
             let (unanswered, refused) = (self.count(Phase::is_sent) > 0, self.count(Phase::is_refused) > 0);
+            let doubtful = self.count(Phase::is_doubtful) > 0;
             tokio::select! {
                 message = stream.incoming.next() => match message? {
                     ToClient::Answer(counter, answer) => self.answer(counter, *answer)?,
@@ -232,7 +240,13 @@ impl Lane {
                         self.unsigned.push_back(more);
                     }
                 }
-                () = sleep_until(self.again_at), if refused && !unanswered => {}
+                () = sleep_until(self.again_at), if refused && !unanswered && !doubtful => {}
+                () = sleep_until(self.doubts_at), if doubtful && !unanswered => {
+                    if let Err(error) = self.resolve_doubts().await {
+                        tracing::debug!(%error, "nobody tells what became of a bundle");
+                    }
+                    self.doubts_at = Instant::now() + DOUBTS_PAUSE;
+                }
                 () = sleep_until(self.sent_at + ANSWER_TIMEOUT), if unanswered => {
                     return Err(ClientError::TimedOut { what: format!("the answer of {}", self.via) });
                 }
@@ -248,7 +262,8 @@ impl Lane {
     /// The counter of the bundle to submit now, signing a new one if messages wait and none is ready.
     fn next_to_submit(&mut self) -> Result<Option<u64>, ClientError> {
         // Behind a refused bundle nothing leaves: messages are ordered as they were given.
-        if self.count(Phase::is_sent) >= MAX_UNANSWERED || self.count(Phase::is_refused) > 0 {
+        let refused = self.count(Phase::is_refused) + self.count(Phase::is_doubtful);
+        if self.count(Phase::is_sent) >= MAX_UNANSWERED || refused > 0 {
             return Ok(None);
         }
         if let Some((counter, _)) = self.flights.iter().find(|(_, flight)| flight.phase == Phase::Ready) {
@@ -384,7 +399,8 @@ impl Lane {
     /// Once every bundle that was sent is answered: refused ones are made ready again, in order. From the first one on
     /// that must be signed anew, all are, so that their counters keep the order.
     fn repair(&mut self) -> Result<(), ClientError> {
-        if self.count(Phase::is_refused) == 0 || self.count(Phase::is_sent) > 0 || Instant::now() < self.again_at {
+        let unclear = self.count(Phase::is_sent) + self.count(Phase::is_doubtful);
+        if self.count(Phase::is_refused) == 0 || unclear > 0 || Instant::now() < self.again_at {
             return Ok(());
         }
         let refused: Vec<u64> = (self.flights.iter())
@@ -446,6 +462,10 @@ pub(super) fn give_back(
 impl Phase {
     fn is_sent(&self) -> bool {
         matches!(self, Phase::Sent)
+    }
+
+    pub(super) fn is_doubtful(&self) -> bool {
+        matches!(self, Phase::Doubtful { .. })
     }
 
     fn is_refused(&self) -> bool {
