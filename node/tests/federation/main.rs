@@ -1,6 +1,7 @@
 //! Federations of real processes on loopback: sockets, disks, signatures, signals.
 
 mod challenges;
+mod durability;
 mod failures;
 mod kills;
 mod mail;

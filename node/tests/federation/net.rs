@@ -3,13 +3,13 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
 /// How long anything may take before the test fails.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The command with its arguments, JSON output, and a quiet standard input.
 pub(crate) fn postroad(args: &[&str]) -> Command {
@@ -71,12 +71,12 @@ impl Process {
 
     /// With a standard input that the caller writes.
     pub(crate) fn spawn_with_input(args: &[&str]) -> (Process, ChildStdin) {
-        let mut child = postroad(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("the command starts");
+        Process::start(&mut postroad(args))
+    }
+
+    /// Starts a command whose standard error is set.
+    pub(crate) fn start(command: &mut Command) -> (Process, ChildStdin) {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the command starts");
         let stdout = child.stdout.take().expect("a pipe");
         let stdin = child.stdin.take().expect("a pipe");
         let (sender, lines) = channel();
@@ -102,6 +102,20 @@ impl Process {
                 return line;
             }
         }
+    }
+
+    /// The next line of any type, or none once the process has ended.
+    pub(crate) fn next_line(&self) -> Option<Value> {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("it neither says anything nor ends"),
+        }
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it can be asked after").is_some()
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -225,11 +239,7 @@ impl Net {
 
     /// A new mailbox at node `number`.
     pub(crate) fn mailbox(&self, name: &str, number: usize) -> Mailbox {
-        let dir = self.path(name);
-        let ran = run(&["mailbox", "new", "--dir", text(&dir), "--home", &self.addr(number)]);
-        assert_eq!(ran.code, 0, "{ran:?}");
-        let address = ran.lines[0]["address"].as_str().expect("an address").to_owned();
-        Mailbox { dir, address }
+        Mailbox::new(self.path(name), &self.addr(number))
     }
 }
 
@@ -251,6 +261,14 @@ pub(crate) struct Mailbox {
 }
 
 impl Mailbox {
+    /// A new mailbox at the node with this address.
+    pub(crate) fn new(dir: PathBuf, home: &str) -> Mailbox {
+        let ran = run(&["mailbox", "new", "--dir", text(&dir), "--home", home]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let address = ran.lines[0]["address"].as_str().expect("an address").to_owned();
+        Mailbox { dir, address }
+    }
+
     /// `send` with these arguments after `--to ADDR…`.
     pub(crate) fn send(&self, to: &[&Mailbox], args: &[&str], input: &[u8]) -> Ran {
         let mut all = vec!["send", "--mailbox", text(&self.dir), "--to"];
@@ -288,4 +306,15 @@ impl Mailbox {
 
 pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("a path of text")
+}
+
+/// The number in POSTROAD_SEED, or one from the clock; printed, so that a failure's choices can be made again.
+pub(crate) fn seed() -> u64 {
+    let fresh = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_micros() as u64);
+    number_from_env("POSTROAD_SEED", fresh)
+}
+
+/// How much of something, from the environment.
+pub(crate) fn number_from_env<T: std::str::FromStr>(name: &str, otherwise: T) -> T {
+    std::env::var(name).ok().and_then(|number| number.parse().ok()).unwrap_or(otherwise)
 }
