@@ -9,7 +9,6 @@
 //! commit could become current. Then the file still says what it said before; it is closed, because
 //! redb refuses work after any failed write, and opened again at the next use.
 
-use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -20,8 +19,9 @@ use redb::{
     TableHandle,
 };
 
+use crate::medium::{Medium, OpenFile, parent};
 use crate::staged::{Order, Staged, Visit, bounds};
-use crate::{StoreError, Table, lock, seal};
+use crate::{StoreError, Table, seal};
 
 mod device;
 use device::{Device, Watch};
@@ -55,6 +55,7 @@ enum State {
 }
 
 pub(crate) struct Disk {
+    medium: Arc<dyn Medium>,
     path: PathBuf,
     tables: Vec<Table>,
     state: Mutex<State>,
@@ -62,11 +63,11 @@ pub(crate) struct Disk {
 
 impl Disk {
     /// `tables` must be sorted.
-    pub(crate) fn open(path: &Path, tables: &[Table]) -> Result<Self, StoreError> {
+    pub(crate) fn open(medium: Arc<dyn Medium>, path: &Path, tables: &[Table]) -> Result<Self, StoreError> {
         assert!(!tables.contains(&META), "the table name {META} is reserved");
-        let opened = open_file(path, tables)?;
+        let opened = open_file(&*medium, path, tables)?;
         let state = Mutex::new(State::Open(Arc::new(opened)));
-        Ok(Self { path: path.to_owned(), tables: tables.to_vec(), state })
+        Ok(Self { medium, path: path.to_owned(), tables: tables.to_vec(), state })
     }
 
     fn opened(&self) -> Result<Arc<Opened>, StoreError> {
@@ -74,7 +75,7 @@ impl Disk {
         match &*state {
             State::Open(opened) => Ok(Arc::clone(opened)),
             State::Failed => Err(StoreError::fatal("go on after it had failed before", "an earlier IO error")),
-            State::Full => match open_file(&self.path, &self.tables) {
+            State::Full => match open_file(&*self.medium, &self.path, &self.tables) {
                 Ok(opened) => {
                     let opened = Arc::new(opened);
                     *state = State::Open(Arc::clone(&opened));
@@ -197,38 +198,42 @@ fn reading(error: StorageError) -> StoreError {
 }
 
 /// Opens the file at `path`, or creates it so that a crash leaves a whole file or none.
-fn open_file(path: &Path, tables: &[Table]) -> Result<Opened, StoreError> {
+fn open_file(medium: &dyn Medium, path: &Path, tables: &[Table]) -> Result<Opened, StoreError> {
     let failed = |error: io::Error| opening(path, redb::Error::Io(error));
-    if fs::exists(path).map_err(failed)? {
-        let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
-        let opened = open_database(path, file)?;
-        prepare(path, &opened.db, tables).map_err(|error| watched(&opened.watch, error))?;
+    if medium.exists(path).map_err(failed)? {
+        let opened = open_database(path, medium.open(path).map_err(failed)?, tables)?;
+        // Whoever made it may have been killed before it had synced the name.
+        medium.sync_dir(parent(path)).map_err(unsynced)?;
         return Ok(opened);
     }
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(".new");
     let unfinished = PathBuf::from(unfinished);
     let in_use = || StoreError::InUse { path: path.to_owned() };
-    let file = lock::lock_file(&unfinished).map_err(failed)?.ok_or_else(in_use)?;
+    let file = medium.open_locked(&unfinished).map_err(failed)?.ok_or_else(in_use)?;
     // Under the lock: if the file appeared meanwhile, the one just locked may be that very file.
-    if fs::exists(path).map_err(failed)? {
+    if medium.exists(path).map_err(failed)? {
         return Err(in_use());
     }
     file.set_len(0).map_err(failed)?;
-    let opened = open_database(path, file)?;
-    prepare(path, &opened.db, tables).map_err(|error| watched(&opened.watch, error))?;
-    fs::rename(&unfinished, path).map_err(failed)?;
-    lock::sync_parent(path).map_err(failed)?;
+    let opened = open_database(path, file, tables)?;
+    medium.rename(&unfinished, path).map_err(failed)?;
+    medium.sync_dir(parent(path)).map_err(unsynced)?;
     Ok(opened)
 }
 
-fn open_database(path: &Path, file: File) -> Result<Opened, StoreError> {
-    let (device, watch) = Device::new(file).map_err(|error| opening(path, error.into()))?;
+fn open_database(path: &Path, file: OpenFile, tables: &[Table]) -> Result<Opened, StoreError> {
+    let (device, watch) = Device::new(file);
     let db = Builder::new()
         .set_cache_size(CACHE_BYTES)
         .create_with_backend(device)
         .map_err(|error| watched(&watch, opening(path, error.into())))?;
+    prepare(path, &db, tables).map_err(|error| watched(&watch, error))?;
     Ok(Opened { db, watch })
+}
+
+fn unsynced(error: io::Error) -> StoreError {
+    StoreError::fatal("sync the directory of its file", error)
 }
 
 /// A full device is harmless at a write, not at a sync.

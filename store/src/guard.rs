@@ -18,6 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 #[cfg(feature = "redb")]
 use crate::guard_file::GuardFile;
+#[cfg(feature = "redb")]
+use crate::medium::{Files, Medium};
 
 /// The last thing that was signed: slot, digest, signature.
 pub type GuardRecord = (u64, [u8; 32], [u8; 64]);
@@ -128,7 +130,12 @@ impl Guard {
     /// [`GuardError::Fatal`] from the disk.
     #[cfg(feature = "redb")]
     pub fn open(dir: &Path, store_is_empty: bool) -> Result<Self, GuardError> {
-        let (file, last) = GuardFile::open(dir, store_is_empty)?;
+        Self::open_on(&Files, dir, store_is_empty)
+    }
+
+    #[cfg(feature = "redb")]
+    pub(crate) fn open_on(medium: &dyn Medium, dir: &Path, store_is_empty: bool) -> Result<Self, GuardError> {
+        let (file, last) = GuardFile::open(medium, dir, store_is_empty)?;
         Ok(Self::new(last, Keeper::File(file)))
     }
 
@@ -166,7 +173,7 @@ impl Guard {
         }
         let signature = sign();
         let record = (slot, digest, signature);
-        match &mut inner.keeper {
+        match &inner.keeper {
             Keeper::Memory => {}
             #[cfg(feature = "redb")]
             Keeper::File(file) => {

@@ -13,7 +13,6 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::guard::{GuardRecord, SignedDraft};
-use crate::lock::sync_parent;
 
 /// How many drafts are kept: those of some seconds under load, of a minute alone.
 pub(crate) const KEPT: u64 = 64;
@@ -41,7 +40,7 @@ pub(crate) fn write(dir: &Path, slot: u64, draft: &[u8], before: Option<&GuardRe
     let mut file = File::create(&path)?;
     file.write_all(&bytes)?;
     file.sync_data()?;
-    if is_new { sync_parent(&path) } else { Ok(()) }
+    if is_new { File::open(dir)?.sync_all() } else { Ok(()) }
 }
 
 /// The drafts that were signed up to `last`, with their signatures, the newest first, as far back as they are here and

@@ -12,13 +12,12 @@
 //! Layout of a copy, integers little endian: magic (8), kind (1: 0 nothing signed yet, 1 signed),
 //! slot (8), digest (32), signature (64), CRC-32 of all that (4).
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::guard::{GuardError, GuardRecord, SignedDraft};
 use crate::guard_draft;
-use crate::lock::{lock_file, sync_parent};
+use crate::medium::{Medium, OpenFile, make_dirs};
 
 const MAGIC: [u8; 8] = *b"PRguard1";
 const BODY_BYTES: usize = 8 + 1 + 8 + 32 + 64;
@@ -71,27 +70,30 @@ fn newest(copies: [Option<Copy>; 2]) -> Option<Copy> {
 /// The open file, locked for this process.
 pub(crate) struct GuardFile {
     dir: PathBuf,
-    file: File,
-    _lock: File,
+    file: OpenFile,
+    _lock: OpenFile,
 }
 
 impl GuardFile {
-    pub(crate) fn open(dir: &Path, create: bool) -> Result<(Self, Copy), GuardError> {
+    pub(crate) fn open(medium: &dyn Medium, dir: &Path, create: bool) -> Result<(Self, Copy), GuardError> {
         let failed = |doing: &'static str| move |source: io::Error| GuardError::Fatal { doing, source };
         let path = dir.join("guard");
         let lock_path = dir.join("guard.lock");
-        fs::create_dir_all(dir).map_err(failed("create its directory"))?;
-        let lock = lock_file(&lock_path)
+        make_dirs(medium, dir).map_err(failed("create its directory"))?;
+        let lock = medium
+            .open_locked(&lock_path)
             .map_err(failed("lock its directory"))?
             .ok_or(GuardError::InUse { path: lock_path })?;
-        if !fs::exists(&path).map_err(failed("look for its file"))? {
+        if !medium.exists(&path).map_err(failed("look for its file"))? {
             if !create {
                 return Err(GuardError::Missing { path });
             }
-            create_file(dir, &path).map_err(failed("create its file"))?;
+            create_file(medium, dir, &path).map_err(failed("create its file"))?;
         }
-        let file = OpenOptions::new().read(true).write(true).open(&path).map_err(failed("open its file"))?;
-        let mut guard = Self { dir: dir.to_owned(), file, _lock: lock };
+        // Also when it was there: whoever made it may have been killed before it had synced the name.
+        medium.sync_dir(dir).map_err(failed("sync its directory"))?;
+        let file = medium.open(&path).map_err(failed("open its file"))?;
+        let guard = Self { dir: dir.to_owned(), file, _lock: lock };
         let copies = guard.read().map_err(failed("read its file"))?;
         let last = copies.and_then(newest).ok_or(GuardError::Corrupt { path })?;
         if copies != Some([Some(last); 2]) {
@@ -111,53 +113,51 @@ impl GuardFile {
     }
 
     /// Makes `record` durable in both copies.
-    pub(crate) fn write(&mut self, record: &GuardRecord) -> io::Result<()> {
+    pub(crate) fn write(&self, record: &GuardRecord) -> io::Result<()> {
         self.write_copies(&Some(*record))
     }
 
-    fn write_copies(&mut self, record: &Copy) -> io::Result<()> {
+    fn write_copies(&self, record: &Copy) -> io::Result<()> {
         let bytes = encode(record);
         for offset in OFFSETS {
-            self.file.seek(SeekFrom::Start(offset))?;
-            self.file.write_all(&bytes)?;
+            self.file.write(offset, &bytes)?;
             self.file.sync_data()?;
         }
         Ok(())
     }
 
     /// Both copies as far as they are readable; `None` if the file has not the right length.
-    fn read(&mut self) -> io::Result<Option<[Option<Copy>; 2]>> {
-        if self.file.metadata()?.len() != FILE_BYTES {
+    fn read(&self) -> io::Result<Option<[Option<Copy>; 2]>> {
+        if self.file.len()? != FILE_BYTES {
             return Ok(None);
         }
         let mut copies = [None; 2];
         for (copy, offset) in copies.iter_mut().zip(OFFSETS) {
             let mut bytes = [0; COPY_BYTES];
-            self.file.seek(SeekFrom::Start(offset))?;
-            self.file.read_exact(&mut bytes)?;
+            self.file.read(offset, &mut bytes)?;
             *copy = decode(&bytes);
         }
         Ok(Some(copies))
     }
 }
 
-fn create_file(dir: &Path, path: &Path) -> io::Result<()> {
+fn create_file(medium: &dyn Medium, dir: &Path, path: &Path) -> io::Result<()> {
     let unfinished = dir.join("guard.new");
-    let mut bytes = vec![0; FILE_BYTES as usize];
+    let busy = || io::Error::other("another process makes the same file");
+    let file = medium.open_locked(&unfinished)?.ok_or_else(busy)?;
+    file.set_len(0)?;
+    file.set_len(FILE_BYTES)?;
     for offset in OFFSETS {
-        bytes[offset as usize..][..COPY_BYTES].copy_from_slice(&encode(&None));
+        file.write(offset, &encode(&None))?;
     }
-    let mut file = File::create(&unfinished)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    sync_parent(path)?;
-    // The directory itself may be new.
-    sync_parent(dir)
+    file.sync_data()?;
+    medium.rename(&unfinished, path)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::Guard;
 

@@ -22,7 +22,11 @@ mod guard_draft;
 mod guard_file;
 #[cfg(feature = "redb")]
 mod lock;
+#[cfg(feature = "redb")]
+mod medium;
 mod memory;
+#[cfg(all(test, feature = "redb"))]
+mod power;
 mod seal;
 mod staged;
 mod store;

@@ -11,6 +11,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 #[cfg(feature = "redb")]
 use crate::disk::{Disk, DiskView};
+#[cfg(feature = "redb")]
+use crate::medium::{Files, Medium};
 use crate::memory::{Memory, MemoryView};
 use crate::staged::{Order, Staged, Visit};
 use crate::{Pair, Read, StoreError, Table, Write, seal};
@@ -87,8 +89,13 @@ impl Store {
     /// ours, [`StoreError::Full`] and [`StoreError::Fatal`] from the disk.
     #[cfg(feature = "redb")]
     pub fn open(path: &Path, tables: &[Table]) -> Result<Self, StoreError> {
+        Self::open_on(Arc::new(Files), path, tables)
+    }
+
+    #[cfg(feature = "redb")]
+    pub(crate) fn open_on(medium: Arc<dyn Medium>, path: &Path, tables: &[Table]) -> Result<Self, StoreError> {
         let tables = sorted(tables);
-        let disk = Disk::open(path, &tables)?;
+        let disk = Disk::open(medium, path, &tables)?;
         Ok(Self::new(tables, Backend::Disk(disk)))
     }
 

@@ -5,24 +5,20 @@
 //! device is harmless as long as that second write did not happen. A failed sync never is, whatever
 //! its code. redb's errors tell neither, so this wrapper notes both.
 
-use std::fs::File;
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
-#[cfg(test)]
-use std::sync::atomic::AtomicI64;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 
-use redb::backends::FileBackend;
-use redb::{BackendError, DatabaseError, StorageBackend};
+use redb::{BackendError, StorageBackend};
+
+use crate::medium::OpenFile;
 
 /// What happened to the file.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     header_writes: AtomicU32,
     sync_failed: AtomicBool,
-    #[cfg(test)]
-    pub(super) faults: Faults,
 }
 
 impl Watch {
@@ -42,45 +38,17 @@ impl Watch {
     }
 }
 
-/// What the tests break: the n-th call from now, if n is not negative.
-#[cfg(test)]
-#[derive(Debug)]
-pub(super) struct Faults {
-    pub(super) full_at: AtomicI64,
-    pub(super) bad_sync_at: AtomicI64,
-}
-
-#[cfg(test)]
-impl Default for Faults {
-    fn default() -> Self {
-        Self { full_at: AtomicI64::new(-1), bad_sync_at: AtomicI64::new(-1) }
-    }
-}
-
-#[cfg(test)]
-fn trip(counter: &AtomicI64, kind: io::ErrorKind) -> io::Result<()> {
-    // Fails at the chosen call and at all later ones, as a full or dying disk does.
-    match counter.load(SeqCst) {
-        n if n < 0 => Ok(()),
-        0 => Err(kind.into()),
-        n => {
-            counter.store(n - 1, SeqCst);
-            Ok(())
-        }
-    }
-}
-
-/// redb's file back end with a [`Watch`].
+/// An open file with a [`Watch`].
 #[derive(Debug)]
 pub(super) struct Device {
-    file: FileBackend,
+    file: OpenFile,
     watch: Arc<Watch>,
 }
 
 impl Device {
-    pub(super) fn new(file: File) -> Result<(Self, Arc<Watch>), DatabaseError> {
+    pub(super) fn new(file: OpenFile) -> (Self, Arc<Watch>) {
         let watch = Arc::new(Watch::default());
-        Ok((Self { file: FileBackend::new(file)?, watch: Arc::clone(&watch) }, watch))
+        (Self { file, watch: Arc::clone(&watch) }, watch)
     }
 }
 
@@ -94,16 +62,10 @@ impl StorageBackend for Device {
     }
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        #[cfg(test)]
-        trip(&self.watch.faults.full_at, io::ErrorKind::StorageFull)?;
         self.file.set_len(len)
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        #[cfg(test)]
-        let result =
-            trip(&self.watch.faults.bad_sync_at, io::ErrorKind::StorageFull).and_then(|()| self.file.sync_data());
-        #[cfg(not(test))]
         let result = self.file.sync_data();
         if result.is_err() {
             self.watch.sync_failed.store(true, SeqCst);
@@ -112,8 +74,6 @@ impl StorageBackend for Device {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        #[cfg(test)]
-        trip(&self.watch.faults.full_at, io::ErrorKind::StorageFull)?;
         self.file.write(offset, data)?;
         if offset == 0 {
             self.watch.header_writes.fetch_add(1, SeqCst);

@@ -1,11 +1,13 @@
 //! A disk that fills up or fails, at every point of a commit.
 
-use std::sync::atomic::Ordering::SeqCst;
+use std::fs;
 
 use super::*;
+use crate::power::platter::{Faults, Platter};
 use crate::{Read, Store};
 
 const T: Table = Table("t");
+const PATH: &str = "/disk/store";
 
 fn staged(round: u64) -> Staged {
     let mut staged = Staged::default();
@@ -27,68 +29,127 @@ fn round_of(disk: &Disk) -> u8 {
     rows[0]
 }
 
-fn watch(disk: &Disk) -> Arc<Watch> {
-    Arc::clone(&disk.opened().unwrap().watch)
+fn open(platter: &Platter) -> Result<Disk, StoreError> {
+    Disk::open(Arc::new(platter.clone()), Path::new(PATH), &[T])
+}
+
+/// A store that holds round 1, and its disk.
+fn opened() -> (Platter, Disk) {
+    let platter = Platter::with_dir(Path::new("/disk"));
+    let disk = open(&platter).unwrap();
+    disk.commit(staged(1)).unwrap();
+    (platter, disk)
+}
+
+/// The process stops, and the next one finds a whole round.
+fn stops(platter: &Platter, disk: Disk) {
+    assert!(matches!(disk.commit(staged(3)), Err(StoreError::Fatal { .. })));
+    assert!(matches!(disk.view(), Err(StoreError::Fatal { .. })));
+    drop(disk);
+    platter.fault(|faults| *faults = Faults::default());
+    assert!([1, 2].contains(&round_of(&open(&platter.after_kill()).unwrap())));
 }
 
 #[test]
 fn full_keeps_nothing_and_can_be_tried_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("store");
-    let disk = Disk::open(&path, &[T]).unwrap();
-    disk.commit(staged(1)).unwrap();
     let mut full = 0;
-    for at in 0..200 {
-        watch(&disk).faults.full_at.store(at, SeqCst);
+    for at in 0.. {
+        let (platter, disk) = opened();
+        platter.fault(|faults| faults.full_after = Some(at));
         match disk.commit(staged(2)) {
             Err(StoreError::Full) => full += 1,
             // Past the last write of a commit.
             Ok(()) => break,
             // After the flip of the commit: stop, and let the next start decide.
             Err(StoreError::Fatal { .. }) => {
-                assert!(disk.view().is_err());
-                drop(disk);
-                let disk = Disk::open(&path, &[T]).unwrap();
-                assert!([1, 2].contains(&round_of(&disk)));
-                assert!(full > 10, "only {full} harmless points");
-                return;
+                stops(&platter, disk);
+                continue;
             }
             Err(other) => panic!("{other}"),
         }
+        // As long as it is full, and when there is space again, without a restart.
+        for _ in 0..3 {
+            assert!(matches!(disk.commit(staged(2)), Err(StoreError::Full)));
+        }
+        platter.fault(|faults| faults.full_after = None);
         assert_eq!(round_of(&disk), 1);
+        disk.commit(staged(2)).unwrap();
+        assert_eq!(round_of(&disk), 2);
+        drop(disk);
+        assert_eq!(round_of(&open(&platter).unwrap()), 2);
     }
     assert!(full > 10, "only {full} harmless points");
-    assert_eq!(round_of(&disk), 2);
 }
 
 #[test]
 fn after_full_the_same_store_goes_on() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = Disk::open(&dir.path().join("store"), &[T]).unwrap();
-    disk.commit(staged(1)).unwrap();
-    watch(&disk).faults.full_at.store(0, SeqCst);
+    let (platter, disk) = opened();
+    platter.fault(|faults| faults.full_after = Some(0));
     let held = disk.view().unwrap();
     assert!(matches!(disk.commit(staged(2)), Err(StoreError::Full)));
     assert!(matches!(disk.view(), Err(StoreError::Full)), "a view still holds the file");
+    platter.fault(|faults| faults.full_after = None);
     drop(held);
     disk.commit(staged(3)).unwrap();
     assert_eq!(round_of(&disk), 3);
 }
 
 #[test]
-fn a_failed_sync_is_final() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("store");
-    for at in 0..2 {
-        let disk = Disk::open(&path, &[T]).unwrap();
-        disk.commit(staged(1)).unwrap();
-        watch(&disk).faults.bad_sync_at.store(at, SeqCst);
-        assert!(matches!(disk.commit(staged(2)), Err(StoreError::Fatal { .. })), "sync {at}");
-        assert!(matches!(disk.commit(staged(3)), Err(StoreError::Fatal { .. })));
-        assert!(matches!(disk.view(), Err(StoreError::Fatal { .. })));
-        drop(disk);
-        let disk = Disk::open(&path, &[T]).unwrap();
-        assert!([1, 2].contains(&round_of(&disk)));
+fn a_failed_write_is_final() {
+    let mut failed = 0;
+    for at in 0.. {
+        let (platter, disk) = opened();
+        platter.fault(|faults| faults.bad_write_after = Some(at));
+        match disk.commit(staged(2)) {
+            Ok(()) => break,
+            Err(StoreError::Fatal { .. }) => failed += 1,
+            Err(other) => panic!("write {at}: {other}"),
+        }
+        stops(&platter, disk);
+    }
+    assert!(failed > 10, "only {failed} writes");
+}
+
+#[test]
+fn a_failed_sync_is_final_whatever_its_code() {
+    for kind in [io::ErrorKind::StorageFull, io::ErrorKind::Other] {
+        let mut failed = 0;
+        for at in 0.. {
+            let (platter, disk) = opened();
+            platter.fault(|faults| faults.bad_sync_after = Some((at, kind)));
+            match disk.commit(staged(2)) {
+                Ok(()) => break,
+                Err(StoreError::Fatal { .. }) => failed += 1,
+                Err(other) => panic!("sync {at}: {other}"),
+            }
+            stops(&platter, disk);
+        }
+        assert!(failed >= 2, "only {failed} syncs");
+    }
+}
+
+#[test]
+fn a_first_start_on_a_bad_disk_fails_and_the_next_one_goes() {
+    let all = opened().0.steps();
+    let bad: [fn(&mut Faults, u64); 3] = [
+        |faults, at| faults.full_after = Some(at),
+        |faults, at| faults.bad_write_after = Some(at),
+        |faults, at| faults.bad_sync_after = Some((at, io::ErrorKind::StorageFull)),
+    ];
+    for (index, bad) in bad.iter().enumerate() {
+        for at in 0..all {
+            let platter = Platter::with_dir(Path::new("/disk"));
+            platter.fault(|faults| bad(faults, at));
+            match open(&platter) {
+                Ok(_) => break,
+                Err(StoreError::Full) => assert_eq!(index, 0, "only a write may find the device full"),
+                Err(error) => assert!(matches!(error, StoreError::Fatal { .. }), "{error}"),
+            }
+            platter.fault(|faults| *faults = Faults::default());
+            let disk = open(&platter.after_kill()).unwrap();
+            disk.commit(staged(1)).unwrap();
+            assert_eq!(round_of(&disk), 1);
+        }
     }
 }
 
