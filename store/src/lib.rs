@@ -3,8 +3,8 @@
 //! A node keeps what it must not forget in byte-keyed, byte-valued tables. All writes go through
 //! one [`Transaction`] at a time; [`Transaction::commit`] returns only when the disk has them, so
 //! "persist, then sign, then send" needs nothing but the order of calls. The same interface has
-//! two back ends: redb on a disk (feature `redb`, the default) and memory, for tests and for the
-//! simulator. A pure crate depends on this one without default features and gets no IO at all.
+//! three back ends: redb on a disk (feature `redb`, the default), memory, for tests and for the
+//! simulator, and sled (feature `sled`) with limits of its own. A pure crate depends on this one without default features and gets no IO at all.
 //!
 //! What it refuses: a file that is not ours or from a newer version, a value whose checksum does
 //! not match, a second process on the same file, and to go on after the disk failed.
@@ -28,6 +28,8 @@ mod memory;
 #[cfg(all(test, feature = "redb"))]
 mod power;
 mod seal;
+#[cfg(feature = "sled")]
+mod sled_disk;
 mod staged;
 mod store;
 

@@ -10,7 +10,7 @@ use std::ops::{Bound, ControlFlow};
 
 use crate::{Pair, StoreError, Table, seal};
 
-/// Staged changes of one table: sealed values, `None` for a deleted key.
+/// Changes of one table: sealed values, `None` for a key that is not there.
 pub(crate) type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
 /// From which end a range is read.
@@ -79,39 +79,52 @@ impl Staged {
         let Some(bounds) = bounds(from, to).filter(|_| limit > 0) else {
             return Ok(Vec::new());
         };
-        let mut staged =
-            Walk { range: self.tables.get(&table).map(|changes| changes.range::<[u8], _>(bounds)), order }.peekable();
         let mut found = Found { table, pairs: Vec::new(), limit };
-        scan(&mut |key, sealed| {
-            while let Some((staged_key, change)) = staged.next_if(|(k, _)| match order {
-                Order::Ascending => k.as_slice() <= key,
-                Order::Descending => k.as_slice() >= key,
-            }) {
-                if let Some(sealed) = change {
-                    found.push(staged_key, sealed)?;
-                }
-                if staged_key == key {
-                    return Ok(found.flow());
-                }
-                if found.flow().is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-            }
+        cover(self.tables.get(&table), bounds, order, scan, &mut |key, sealed| {
             found.push(key, sealed)?;
             Ok(found.flow())
         })?;
-        while found.flow().is_continue()
-            && let Some((key, change)) = staged.next()
-        {
-            if let Some(sealed) = change {
-                found.push(key, sealed)?;
-            }
-        }
         Ok(found.pairs)
     }
 }
 
-/// The staged changes of a range, in either order.
+/// Visits what `scan` finds within the bounds, covered by `changes`. `scan` must visit its keys in
+/// `order`.
+pub(crate) fn cover(
+    changes: Option<&Changes>,
+    bounds: Bounds<'_>,
+    order: Order,
+    scan: impl FnOnce(&mut Visit<'_>) -> Result<(), StoreError>,
+    visit: &mut Visit<'_>,
+) -> Result<(), StoreError> {
+    let mut changed = Walk { range: changes.map(|changes| changes.range::<[u8], _>(bounds)), order }.peekable();
+    let mut flow = ControlFlow::Continue(());
+    scan(&mut |key, sealed| {
+        while let Some((changed_key, change)) = changed.next_if(|(k, _)| match order {
+            Order::Ascending => k.as_slice() <= key,
+            Order::Descending => k.as_slice() >= key,
+        }) {
+            if let Some(sealed) = change {
+                flow = visit(changed_key, sealed)?;
+            }
+            if changed_key == key || flow.is_break() {
+                return Ok(flow);
+            }
+        }
+        flow = visit(key, sealed)?;
+        Ok(flow)
+    })?;
+    while flow.is_continue()
+        && let Some((key, change)) = changed.next()
+    {
+        if let Some(sealed) = change {
+            flow = visit(key, sealed)?;
+        }
+    }
+    Ok(())
+}
+
+/// The changes of a range, in either order.
 struct Walk<'a> {
     range: Option<std::collections::btree_map::Range<'a, Vec<u8>, Option<Vec<u8>>>>,
     order: Order,

@@ -14,6 +14,8 @@ use crate::disk::{Disk, DiskView};
 #[cfg(feature = "redb")]
 use crate::medium::{Files, Medium};
 use crate::memory::{Memory, MemoryView};
+#[cfg(feature = "sled")]
+use crate::sled_disk::{SledDisk, SledView};
 use crate::staged::{Order, Staged, Visit};
 use crate::{Pair, Read, StoreError, Table, Write, seal};
 
@@ -21,6 +23,8 @@ enum Backend {
     Memory(Memory),
     #[cfg(feature = "redb")]
     Disk(Disk),
+    #[cfg(feature = "sled")]
+    Sled(Arc<SledDisk>),
 }
 
 /// What a back end had committed at one moment.
@@ -28,6 +32,8 @@ enum View {
     Memory(MemoryView),
     #[cfg(feature = "redb")]
     Disk(DiskView),
+    #[cfg(feature = "sled")]
+    Sled(SledView),
 }
 
 impl View {
@@ -37,6 +43,8 @@ impl View {
             Self::Memory(view) => Ok(view.get(table, key)),
             #[cfg(feature = "redb")]
             Self::Disk(view) => view.get(table, key),
+            #[cfg(feature = "sled")]
+            Self::Sled(view) => view.get(table, key),
         }
     }
 
@@ -45,6 +53,8 @@ impl View {
             Self::Memory(view) => view.scan(table, range, order, visit),
             #[cfg(feature = "redb")]
             Self::Disk(view) => view.scan(table, range, order, visit),
+            #[cfg(feature = "sled")]
+            Self::Sled(view) => view.scan(table, range, order, visit),
         }
     }
 }
@@ -64,6 +74,8 @@ impl Shared {
             Backend::Memory(memory) => Ok(View::Memory(memory.view())),
             #[cfg(feature = "redb")]
             Backend::Disk(disk) => disk.view().map(View::Disk),
+            #[cfg(feature = "sled")]
+            Backend::Sled(disk) => SledView::new(disk).map(View::Sled),
         }
     }
 
@@ -97,6 +109,18 @@ impl Store {
         let tables = sorted(tables);
         let disk = Disk::open(medium, path, &tables)?;
         Ok(Self::new(tables, Backend::Disk(disk)))
+    }
+
+    /// Opens the store in the directory at `path` that sled 0.34 keeps, creating it if it does not
+    /// exist. sled is not safe against power loss, and is known to corrupt after abrupt stops.
+    ///
+    /// # Errors
+    /// As for [`Store::open`]; a full disk is [`StoreError::Fatal`] here.
+    #[cfg(feature = "sled")]
+    pub fn open_sled(path: &Path, tables: &[Table]) -> Result<Self, StoreError> {
+        let tables = sorted(tables);
+        let disk = SledDisk::open(path, &tables)?;
+        Ok(Self::new(tables, Backend::Sled(Arc::new(disk))))
     }
 
     /// A store that lives as long as its handles. Committing to it costs no IO and cannot fail.
@@ -222,6 +246,8 @@ impl Transaction {
             }
             #[cfg(feature = "redb")]
             Backend::Disk(disk) => disk.commit(staged),
+            #[cfg(feature = "sled")]
+            Backend::Sled(disk) => disk.commit(staged),
         }
     }
 }
@@ -291,6 +317,8 @@ impl fmt::Debug for Store {
             Backend::Memory(_) => "memory",
             #[cfg(feature = "redb")]
             Backend::Disk(_) => "redb",
+            #[cfg(feature = "sled")]
+            Backend::Sled(_) => "sled",
         };
         f.debug_struct("Store").field("backend", &kind).finish_non_exhaustive()
     }
