@@ -10,7 +10,7 @@ mod ready;
 mod text;
 mod values;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use postroad_net::{Multiaddr, PeerId, join_address, split_address};
 use postroad_protocol::{Federation, NodeId};
@@ -164,7 +164,23 @@ impl NodeConfig {
         if self.redial_cap_ms == 0 {
             return Err("redial_cap_ms: at least 1".to_owned());
         }
+        self.store.check()?;
         self.limits.check()
+    }
+
+    /// Where the store of the engine that the configuration names lies, or will lie.
+    ///
+    /// # Errors
+    /// [`ConfigError::OtherStore`] if the directory has one of another engine: a new one beside it would begin empty.
+    pub fn store_path(&self) -> Result<PathBuf, ConfigError> {
+        let others = [StoreKind::Redb, StoreKind::Sled].into_iter().filter(|other| *other != self.store);
+        for kind in others {
+            let found = self.dir.store(kind);
+            if found.exists() {
+                return Err(ConfigError::OtherStore { found, kind, wanted: self.store });
+            }
+        }
+        Ok(self.dir.store(self.store))
     }
 
     /// The addresses for the node record: `announce`, or else those of `listen` that others can dial as they stand.

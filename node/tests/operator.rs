@@ -115,6 +115,32 @@ fn errors_of_run_say_which_value_is_wrong() {
 }
 
 #[test]
+fn a_store_of_another_engine_is_not_left_behind_unnoticed() {
+    let temp = Temp::new();
+    let (node, file) = (temp.path("node"), temp.path("federation.toml"));
+    json(&["init", "--dir", &node, "--listen", "/ip4/127.0.0.1/tcp/4170"]);
+    json(&["genesis", "--dir", &node, "--out", &file]);
+    std::fs::create_dir(Path::new(&node).join("store.sled")).expect("it can be made");
+    let (code, error) = json(&["run", "--dir", &node]);
+    assert_eq!((code, &error["code"]), (2, &"other-store".into()), "{error}");
+    let message = error["message"].as_str().expect("a message");
+    assert!(message.contains("store.sled is a sled store") && message.contains("set store = \"sled\""), "{message}");
+    assert!(!Path::new(&node).join("store.redb").exists(), "a new store was begun");
+}
+
+#[cfg(not(feature = "sled"))]
+#[test]
+fn an_engine_that_this_build_has_not_is_told() {
+    let temp = Temp::new();
+    let node = temp.path("node");
+    json(&["init", "--dir", &node]);
+    let (code, error) = json(&["run", "--dir", &node, "--set", "store=sled"]);
+    assert_eq!((code, &error["code"]), (2, &"config".into()));
+    let message = error["message"].as_str().expect("a message");
+    assert!(message.contains("built without sled") && message.contains("--features sled"), "{message}");
+}
+
+#[test]
 fn a_second_process_on_one_directory_is_told() {
     let temp = Temp::new();
     let (node, file) = (temp.path("node"), temp.path("federation.toml"));

@@ -89,6 +89,7 @@ impl From<ConfigError> for CliError {
             ConfigError::Bad { .. } => (Exit::Usage, "config", "correct the file"),
             ConfigError::BadSetting { .. } => (Exit::Usage, "config", "correct the value"),
             ConfigError::ExposedKey { .. } => (Exit::Usage, "exposed-key", ""),
+            ConfigError::OtherStore { .. } => (Exit::Usage, "other-store", "correct store in the configuration"),
             ConfigError::Exists { .. } => (Exit::Refused, "exists", "choose another directory, or edit the file"),
             ConfigError::Unreadable { .. } | ConfigError::Unwritable { .. } => {
                 (Exit::Refused, "io", "check the path, its permissions and the free space")

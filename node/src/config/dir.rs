@@ -5,7 +5,7 @@
 //! | `postroad.toml` | the configuration |
 //! | `key` | the ed25519 seed in hex, readable by its owner alone |
 //! | `genesis.toml` | the federation |
-//! | `store.redb` | everything the node holds |
+//! | `store.redb`, or the directory `store.sled` | everything the node holds |
 //! | `guard/` | the signing guard of a sequencer. It must not be restored from a backup, so keep it out of them |
 //! | `lock` | held by the process that runs on the directory |
 
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use postroad_protocol::{Federation, SecretKey};
 
-use super::ConfigError;
+use super::{ConfigError, StoreKind};
 
 /// The directory of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,9 +50,12 @@ impl NodeDir {
         self.path.join("genesis.toml")
     }
 
-    /// The store.
-    pub fn store(&self) -> PathBuf {
-        self.path.join("store.redb")
+    /// The store of an engine.
+    pub fn store(&self, kind: StoreKind) -> PathBuf {
+        self.path.join(match kind {
+            StoreKind::Redb => "store.redb",
+            StoreKind::Sled => "store.sled",
+        })
     }
 
     /// The signing guard of a sequencer.

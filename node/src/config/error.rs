@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::StoreKind;
+
 /// Why a node's configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -68,5 +70,19 @@ pub enum ConfigError {
     Exists {
         /// The file.
         path: PathBuf,
+    },
+    /// The directory holds a store of another engine; a new one beside it would begin empty.
+    #[error(
+        "{} is a {} store, and the configuration says store = \"{}\": set store = \"{}\"; mail does not move from one \
+         engine to another",
+        found.display(), kind.name(), wanted.name(), kind.name()
+    )]
+    OtherStore {
+        /// What is there.
+        found: PathBuf,
+        /// Its engine.
+        kind: StoreKind,
+        /// The engine in the configuration.
+        wanted: StoreKind,
     },
 }

@@ -31,7 +31,10 @@ const COMMENTS: &[(&str, &str)] = &[
         "Who may register a mailbox here: \"open\", \"closed\", or a list of addresses.\n\
          Mailboxes that are registered stay.",
     ),
-    ("store", "The storage engine."),
+    (
+        "store",
+        "The storage engine: \"redb\". A build with the feature has \"sled\", which is not safe against power loss.",
+    ),
     ("redial_cap_ms", "The longest pause between two attempts to reach a node that is away, in milliseconds."),
     (
         "log",

@@ -12,6 +12,33 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub enum StoreKind {
     /// redb: one file, two-phase commit, every transaction synced.
     Redb,
+    /// sled 0.34, in a build with the feature of that name: a directory, and no safety against power loss.
+    Sled,
+}
+
+impl StoreKind {
+    /// The word in `postroad.toml`.
+    pub fn name(self) -> &'static str {
+        match self {
+            StoreKind::Redb => "redb",
+            StoreKind::Sled => "sled",
+        }
+    }
+
+    /// What to do about an engine that this build has not.
+    #[cfg(not(feature = "sled"))]
+    pub(crate) const NO_SLED: &str = "store: this postroad was built without sled: set store = \"redb\", or build it \
+                                      with cargo build --release --features sled, whose limits the operator's guide \
+                                      tells";
+
+    /// Refuses what this build has not.
+    pub(super) fn check(self) -> Result<(), String> {
+        #[cfg(not(feature = "sled"))]
+        if self == StoreKind::Sled {
+            return Err(StoreKind::NO_SLED.to_owned());
+        }
+        Ok(())
+    }
 }
 
 /// Who may register a mailbox with a node.

@@ -42,7 +42,7 @@ use postroad_protocol::{Federation, NodeId, SecretKey, Signature, Verified, wire
 use postroad_store::{Guard, GuardError, SignedDraft, Store, StoreError};
 use tokio::sync::{mpsc, watch};
 
-use crate::config::{ConfigError, NodeConfig, Registration};
+use crate::config::{ConfigError, NodeConfig, Registration, StoreKind};
 use core::{Core, ToCore};
 
 /// Messages that wait for the core thread, at most.
@@ -154,6 +154,31 @@ fn node_of(peer: &PeerId) -> Option<NodeId> {
     key_from_peer_id(peer).map(NodeId::from)
 }
 
+/// Opens the store that a configuration names, creating it if the directory has none.
+///
+/// # Errors
+/// [`NodeError::Config`] if the directory has another engine's store, or this build has not the engine;
+/// [`NodeError::Store`] if it cannot be opened.
+pub fn open_store(config: &NodeConfig) -> Result<Store, NodeError> {
+    let path = config.store_path()?;
+    let tables = &postroad_engine::tables::ALL;
+    match config.store {
+        StoreKind::Redb => Ok(Store::open(&path, tables)?),
+        #[cfg(feature = "sled")]
+        StoreKind::Sled => {
+            tracing::warn!(
+                "this node's store is sled: it is not safe against power loss, and is known to lose or corrupt data \
+                 after abrupt stops; the operator's guide says more"
+            );
+            Ok(Store::open_sled(&path, tables)?)
+        }
+        #[cfg(not(feature = "sled"))]
+        StoreKind::Sled => {
+            Err(ConfigError::Bad { path: config.dir.config(), message: StoreKind::NO_SLED.to_owned() }.into())
+        }
+    }
+}
+
 /// Runs a node until `shutdown` says true, then drains it.
 ///
 /// # Errors
@@ -162,7 +187,7 @@ pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -
     let secret = config.dir.read_key()?;
     let federation = config.dir.read_genesis()?;
     let (network, events) = start_network(&config, &secret)?;
-    let store = Store::open(&config.dir.store(), &postroad_engine::tables::ALL)?;
+    let store = open_store(&config)?;
     let guard = if federation.sequencer() == secret.public() {
         let empty = postroad_store::Read::last(&store.snapshot()?, postroad_engine::tables::CUTS, &[], &[])?.is_none();
         Some(Guard::open(&config.dir.guard(), empty)?)

@@ -7,4 +7,6 @@ mod kills;
 mod mail;
 mod net;
 mod retention;
+#[cfg(feature = "sled")]
+mod sled;
 mod strangers;
