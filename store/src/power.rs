@@ -59,16 +59,15 @@ fn history<S: Subject>(seed: u64, steps: u64, lie: Option<Lie>, tally: &mut Tall
     platter.set_lie(lie);
     let mut subject = S::default();
     for cut in 0..CUTS {
-        if cut == 0 {
-            platter.fault(|faults| faults.stop_after = Some(seed % steps));
-            subject.run(&platter, &mut first, tally)?;
-        } else {
-            if rng.random_range(0..4) == 0 {
-                platter.fault(|faults| faults.stop_after = Some(rng.random_range(0..steps)));
-                subject.run(&platter, &mut rng, tally)?;
-                platter = platter.after_kill();
-                tally.kills += 1;
-            }
+        let (stop, work) = match cut {
+            0 => (seed % steps, &mut first),
+            _ => (rng.random_range(0..steps), &mut rng),
+        };
+        platter.fault(|faults| faults.stop_after = Some(stop));
+        subject.run(&platter, work, tally)?;
+        if rng.random() {
+            platter = platter.after_kill();
+            tally.kills += 1;
             platter.fault(|faults| faults.stop_after = Some(rng.random_range(0..steps)));
             subject.run(&platter, &mut rng, tally)?;
         }
@@ -121,7 +120,7 @@ fn survives<S: Subject>(test: &str, in_ci: u64) -> Tally {
         panic!("seed {seed}: {what}\nagain: POSTROAD_SEED={seed} POSTROAD_IMAGES=1 {command}");
     }
     let rate = tally.images as f64 / begin.elapsed().as_secs_f64();
-    println!("{test}: {rate:.0} images/s, {tally:?}\nfor more: POSTROAD_IMAGES=100000 {command}");
+    println!("{test}: {rate:.0} images/s, {tally:?}\nfor more: POSTROAD_IMAGES={} {command}", in_ci * 20);
     tally
 }
 

@@ -62,8 +62,8 @@ impl Subject for Votes {
 
 #[test]
 fn a_power_cut_never_forgets_a_vote() {
-    let tally = survives::<Votes>("a_power_cut_never_forgets_a_vote", 20_000);
-    if tally.images >= 20_000 {
+    let tally = survives::<Votes>("a_power_cut_never_forgets_a_vote", 50_000);
+    if tally.images >= 50_000 {
         assert!(tally.all_kinds_were_seen(), "something never happened: {tally:?}");
     }
 }
