@@ -2,7 +2,8 @@
 //!
 //! [`sim`] is the seeded simulator: the real rooms, the real codec and the real verification under a scheduler that one
 //! number decides. [`reference`](mod@reference) is the central server that the federation must be indistinguishable
-//! from. The tests in `tests/` run both, and hold the pure crates to their dependency lists.
+//! from. [`fuzz`] is what the fuzzers run. The tests in `tests/` run both, and hold the pure crates to their dependency lists.
 
+pub mod fuzz;
 pub mod reference;
 pub mod sim;
