@@ -33,6 +33,7 @@ mod limits;
 mod muxer;
 mod network;
 mod outbox;
+mod patience;
 mod quota;
 mod stream;
 mod streams;
