@@ -2,6 +2,9 @@
 //!
 //! It refuses, with a reason, what it does not take. A bundle whose counter it has seen is not taken twice: the same
 //! bytes get the answer that they had before, other bytes are told the last counter.
+//!
+//! Senders take turns: a batch takes one bundle of each, round and round, and no sender may fill more than its share of
+//! the queue. So whoever sends without end waits behind himself, not others behind him.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -15,6 +18,9 @@ use crate::tables::{self, BUNDLES, Taken};
 
 /// Senders whose last counter is remembered without asking the store.
 const MAX_REMEMBERED: usize = 65_536;
+
+/// One sender may have this part of the queue.
+const SENDERS: u64 = 8;
 
 /// A bundle's sender and the counter of its first message.
 pub type BundleKey = (MailboxId, u64);
@@ -33,7 +39,11 @@ pub enum Submitted {
 pub struct Inbox {
     me: NodeId,
     federation: Federation,
-    queue: VecDeque<Bundle>,
+    /// Of dead chains, before everything else, in the order in which they were sealed before.
+    again: VecDeque<Bundle>,
+    queues: BTreeMap<MailboxId, Queue>,
+    /// Each sender with a queue, once, in the order of their turns.
+    turns: VecDeque<MailboxId>,
     queued_bytes: u64,
     max_queued_bytes: u64,
     last: BTreeMap<MailboxId, u64>,
@@ -42,6 +52,13 @@ pub struct Inbox {
     /// in which the client signed would be lost.
     put_off: BTreeMap<ClientId, u64>,
     min_valid_until: u64,
+}
+
+/// What one sender has waiting, in the order of its counters.
+#[derive(Debug, Default)]
+struct Queue {
+    bundles: VecDeque<Bundle>,
+    bytes: u64,
 }
 
 #[derive(Debug)]
@@ -56,7 +73,9 @@ impl Inbox {
         Inbox {
             me,
             federation: federation.clone(),
-            queue: VecDeque::new(),
+            again: VecDeque::new(),
+            queues: BTreeMap::new(),
+            turns: VecDeque::new(),
             queued_bytes: 0,
             max_queued_bytes,
             last: BTreeMap::new(),
@@ -119,19 +138,28 @@ impl Inbox {
         }
         let bytes = bundle.weight_bytes();
         let out_of_turn = self.put_off.get(&client).is_some_and(|first| *first < body.counter);
-        if busy || out_of_turn || self.queued_bytes + bytes > self.max_queued_bytes {
+        // A sender with nothing waiting gets a place while there is any, however busy the others keep this node.
+        let own = self.queues.get(&body.sender).map_or(0, |queue| queue.bytes);
+        let over_share = own > 0 && (busy || own + bytes > self.max_queued_bytes / SENDERS);
+        if over_share || out_of_turn || self.queued_bytes + bytes > self.max_queued_bytes {
             self.put_off(client, body.counter);
             return Ok(Err(Refusal::Busy));
         }
         if self.last.len() >= MAX_REMEMBERED {
             // What was sealed is in the store; only what still waits must be remembered here.
-            let queued: Vec<MailboxId> = self.queue.iter().map(|bundle| bundle.signed.body.sender).collect();
-            self.last.retain(|sender, _| queued.contains(sender));
+            let again: BTreeSet<MailboxId> = self.again.iter().map(|bundle| bundle.signed.body.sender).collect();
+            self.last.retain(|sender, _| self.queues.contains_key(sender) || again.contains(sender));
         }
         self.last.insert(body.sender, body.last_counter());
         self.waiting.insert(key, Waiting { digest, clients: vec![client] });
         self.queued_bytes += bytes;
-        self.queue.push_back(bundle.into_inner());
+        let sender = body.sender;
+        let queue = self.queues.entry(sender).or_insert_with(|| {
+            self.turns.push_back(sender);
+            Queue::default()
+        });
+        queue.bytes += bytes;
+        queue.bundles.push_back(bundle.into_inner());
         Ok(Ok(Submitted::Waiting))
     }
 
@@ -183,17 +211,40 @@ impl Inbox {
 
     /// Whether anything waits to be sealed.
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.again.is_empty() && self.queues.is_empty()
     }
 
-    /// Takes what fits into one batch, in order.
+    /// The next bundle: of a dead chain, or of the sender whose turn it is.
+    fn front(&self) -> Option<&Bundle> {
+        let of_turn = || self.queues.get(self.turns.front()?)?.bundles.front();
+        self.again.front().or_else(of_turn)
+    }
+
+    /// Takes the next bundle, and gives the turn to the next sender.
+    fn pop(&mut self) -> Option<Bundle> {
+        if let Some(bundle) = self.again.pop_front() {
+            return Some(bundle);
+        }
+        let sender = self.turns.pop_front()?;
+        let queue = self.queues.get_mut(&sender)?;
+        let bundle = queue.bundles.pop_front()?;
+        queue.bytes = queue.bytes.saturating_sub(bundle.weight_bytes());
+        if queue.bundles.is_empty() {
+            self.queues.remove(&sender);
+        } else {
+            self.turns.push_back(sender);
+        }
+        Some(bundle)
+    }
+
+    /// Takes what fits into one batch, each sender's bundles in order.
     pub fn take_batch(&mut self, head: &State) -> Vec<Bundle> {
         let limit = self.federation.params().max_batch_bytes;
         let max_slices = self.federation.params().max_slices;
         let mut bytes = 0;
         let mut homes = BTreeSet::new();
         let mut batch = Vec::new();
-        while let Some(bundle) = self.queue.front() {
+        while let Some(bundle) = self.front() {
             let size = bundle.weight_bytes();
             let mut with_it = homes.clone();
             with_it.extend(homes_of(bundle, head, max_slices));
@@ -203,7 +254,7 @@ impl Inbox {
             homes = with_it;
             bytes += size;
             self.queued_bytes = self.queued_bytes.saturating_sub(size);
-            batch.extend(self.queue.pop_front());
+            batch.extend(self.pop());
         }
         batch
     }
@@ -212,7 +263,7 @@ impl Inbox {
     pub fn drop_expired(&mut self, lowest: u64) -> Vec<(BundleKey, u64)> {
         let mut expired = Vec::new();
         let mut freed = 0;
-        self.queue.retain(|bundle| {
+        let mut alive = |bundle: &Bundle| {
             let body = &bundle.signed.body;
             let alive = body.valid_until >= lowest;
             if !alive {
@@ -220,7 +271,14 @@ impl Inbox {
                 expired.push(((body.sender, body.counter), body.valid_until));
             }
             alive
+        };
+        self.again.retain(&mut alive);
+        self.queues.retain(|_, queue| {
+            queue.bundles.retain(&mut alive);
+            queue.bytes = queue.bundles.iter().map(Bundle::weight_bytes).sum();
+            !queue.bundles.is_empty()
         });
+        self.turns.retain(|sender| self.queues.contains_key(sender));
         self.queued_bytes = self.queued_bytes.saturating_sub(freed);
         expired
     }
@@ -235,7 +293,7 @@ impl Inbox {
             let last = self.last.entry(body.sender).or_insert(0);
             *last = (*last).max(body.last_counter());
             self.queued_bytes += bundle.weight_bytes();
-            self.queue.push_front(bundle);
+            self.again.push_front(bundle);
         }
     }
 
@@ -271,3 +329,6 @@ fn homes_of(bundle: &Bundle, head: &State, max_slices: u64) -> BTreeSet<NodeId> 
     let recipients = bundle.messages.iter().flat_map(|message| &message.recipients);
     recipients.filter_map(|recipient| head.home(&recipient.mailbox)).collect()
 }
+
+#[cfg(test)]
+mod tests;

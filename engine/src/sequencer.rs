@@ -35,6 +35,8 @@ pub struct Sequencer {
     headers: BTreeMap<NodeId, BTreeMap<(u64, Digest), Waiting<Sealed>>>,
     fills: BTreeMap<(NodeId, Digest), Waiting<Fill>>,
     records: BTreeMap<Digest, Waiting<Record>>,
+    /// The origin that begins the next cut's rounds.
+    first: Option<NodeId>,
     last_cut: Time,
     drafted: Option<Drafted>,
     /// The guard's last epoch: nothing is drafted at or below it.
@@ -64,6 +66,7 @@ impl Sequencer {
             headers: BTreeMap::new(),
             fills: BTreeMap::new(),
             records: BTreeMap::new(),
+            first: None,
             last_cut: Time(0),
             drafted: None,
             guard,
@@ -225,9 +228,13 @@ impl Sequencer {
         self.urgent |= !self.fills.is_empty();
     }
 
-    /// One header of each origin in turn, so that no origin crowds out the others.
+    /// One header of each origin in turn, so that no origin crowds out the others. Each cut begins with another one: in
+    /// a cut that becomes full, the first have an advantage.
     fn draft_headers(&mut self, draft: &mut Draft, body: &mut CutBody, out: &mut Vec<Output>) {
         let mut origins: Vec<NodeId> = self.headers.keys().copied().collect();
+        let first = origins.iter().position(|origin| Some(*origin) >= self.first).unwrap_or(0);
+        origins.rotate_left(first);
+        self.first = origins.get(1).copied();
         let mut bytes = 0;
         while !origins.is_empty() {
             let mut goes_on = Vec::new();
