@@ -15,8 +15,8 @@ use super::streams::{GREETING, StreamError, read, read_greeting, write};
 
 /// Suspicions that a status names, at most.
 const MAX_SUSPICIONS: usize = 256;
-/// Bytes of cuts in one answer, about.
-const PAGE_BYTES: usize = 4 << 20;
+/// Bytes of cuts in one answer, about. Anybody may ask sixteen times at once and read slowly.
+const PAGE_BYTES: usize = 1 << 20;
 /// How long a registration may take until a cut settles it.
 const REGISTRATION_PATIENCE: Duration = Duration::from_secs(8);
 /// Headers that may be handed in at once.
@@ -54,7 +54,7 @@ async fn answer(shared: &Shared, from: NodeId, question: Question) -> Result<Rep
         Question::Status => Reply::Status(Box::new(status(shared).await?)),
         Question::Home(mailbox, epoch) => Reply::Home(Box::new(home(shared, mailbox, epoch).await?)),
         Question::Register(owner) => {
-            let owner = Verified::check(owner, &shared.federation).map_err(invalid)?;
+            let owner = verified(shared, from, Verified::check(owner, &shared.federation)).await?;
             let mailbox = owner.body.mailbox;
             let (answer, settled) = oneshot::channel();
             shared.core.send(ToCore::Register(Box::new(owner), answer)).await.map_err(stopping)?;
@@ -91,7 +91,7 @@ async fn answer(shared: &Shared, from: NodeId, question: Question) -> Result<Rep
             for sealed in chain {
                 let federation = shared.federation.clone();
                 let sealed = shared.offload(move || Verified::check(sealed, &federation)).await;
-                let sealed = sealed.ok_or(Refusal::NotReady)?.map_err(invalid)?;
+                let sealed = verified(shared, from, sealed.ok_or(Refusal::NotReady)?).await?;
                 let input = Input::Sealed(None, Box::new(sealed));
                 shared.core.send(ToCore::input(input)).await.map_err(stopping)?;
             }
@@ -100,8 +100,20 @@ async fn answer(shared: &Shared, from: NodeId, question: Question) -> Result<Rep
     })
 }
 
-fn invalid(error: postroad_protocol::VerifyError) -> Refusal {
-    Refusal::Invalid { reason: error.to_string() }
+/// What verified, or the refusal of what did not, which its sender answers for.
+async fn verified<T>(
+    shared: &Shared,
+    from: NodeId,
+    checked: Result<T, postroad_protocol::VerifyError>,
+) -> Result<T, Refusal> {
+    match checked {
+        Ok(value) => Ok(value),
+        Err(error) => {
+            // Whether its connection closes or not, this answer is the same.
+            let _ = shared.offended(from).await;
+            Err(Refusal::Invalid { reason: error.to_string() })
+        }
+    }
 }
 
 fn stopping<E>(_: E) -> Refusal {

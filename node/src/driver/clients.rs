@@ -6,9 +6,10 @@
 use postroad_engine::Input;
 use postroad_engine::serve::{Reader, Served};
 use postroad_net::{Stream, StreamReader, StreamWriter};
+use postroad_protocol::bundle::Bundle;
 use postroad_protocol::codec::decode;
 use postroad_protocol::wire::client::{FromClient, Settled, ToClient};
-use postroad_protocol::{MailboxId, Refusal, Verified, wire};
+use postroad_protocol::{MailboxId, Params, Refusal, Verified, wire};
 use tokio::sync::{mpsc, watch};
 
 use super::Shared;
@@ -24,10 +25,16 @@ const PAGE: (usize, usize) = (64, 1 << 20);
 /// Entries that a client may allow ahead, at most.
 const MAX_CREDIT: u64 = 65_536;
 
+/// The longest message that a client can have a reason to send: the largest bundle, and what surrounds its payloads.
+fn max_message_bytes(params: &Params) -> usize {
+    let bundle = usize::try_from(params.max_bundle_bytes).unwrap_or(usize::MAX);
+    bundle.saturating_mul(2).saturating_add(1 << 20).min(wire::MAX_CLIENT_BYTES)
+}
+
 /// Serves one stream until it ends.
 pub(super) async fn serve(shared: Shared, mailbox: MailboxId, stream: Stream) -> Result<(), StreamError> {
     let (mut reader, mut writer) = stream.framed();
-    let greeting = read_greeting(&mut reader, wire::MAX_CLIENT_BYTES).await;
+    let greeting = read_greeting(&mut reader, max_message_bytes(shared.federation.params())).await;
     let refusal = match greeting {
         Ok(FromClient::Hello(federation)) if federation == shared.federation.id() => None,
         Ok(FromClient::Hello(_)) => Some((Refusal::WrongFederation, StreamError::Federation)),
@@ -59,6 +66,9 @@ pub(super) async fn serve(shared: Shared, mailbox: MailboxId, stream: Stream) ->
         ended = send(&mut writer, &mut answer_queue, &mut entry_queue) => ended,
     };
     let _ = shared.tell(ToCore::ClientDown(link)).await;
+    if let Err(StreamError::Verify(_)) = &ended {
+        shared.offended(mailbox).await?;
+    }
     if let Err(error @ (StreamError::Frame(_) | StreamError::Decode(_) | StreamError::Unexpected(_))) = &ended {
         let refusal = Refusal::Invalid { reason: error.to_string() };
         write(&mut writer, &ToClient::Refused(refusal)).await?;
@@ -97,22 +107,18 @@ async fn receive(
     answers: mpsc::WeakSender<ToClient>,
     wishes: watch::Sender<Wishes>,
 ) -> Result<(), StreamError> {
+    let max_bytes = max_message_bytes(shared.federation.params());
     loop {
-        let bytes = reader.read(wire::MAX_CLIENT_BYTES).await?.ok_or(StreamError::Ended)?;
+        let bytes = reader.read(max_bytes).await?.ok_or(StreamError::Ended)?;
         let input = match decode::<FromClient>(&bytes)? {
             FromClient::Hello(_) => return Err(StreamError::Unexpected("a second greeting")),
             FromClient::Submit(bundle) => {
                 let counter = bundle.signed.body.counter;
-                // Limits cost nothing; hashing and the signature are paid for only within them.
-                let checked = match bundle.check_limits(shared.federation.params()) {
-                    Err(refusal) => Err(refusal),
-                    Ok(()) => {
-                        let federation = shared.federation.clone();
-                        let verified = shared.offload(move || Verified::check(*bundle, &federation)).await;
-                        let verified = verified.ok_or(StreamError::Stopping)?;
-                        verified.map_err(|error| Refusal::Invalid { reason: error.to_string() })
-                    }
-                };
+                let checked = check(shared, *bundle).await?;
+                if checked.is_err() {
+                    // Honest software sends nothing that is refused here; it costs the node more than the peer.
+                    shared.offended(mailbox).await?;
+                }
                 match checked {
                     Ok(bundle) => Input::Submit(link, mailbox, Box::new(bundle)),
                     Err(refusal) => {
@@ -145,6 +151,21 @@ async fn receive(
             return Err(StreamError::Stopping);
         }
     }
+}
+
+/// What can be said of a bundle without the inbox: limits and names cost nothing; hashing and the signature are paid for
+/// only within them.
+async fn check(shared: &Shared, bundle: Bundle) -> Result<Result<Verified<Bundle>, Refusal>, StreamError> {
+    if let Err(refusal) = bundle.check_limits(shared.federation.params()) {
+        return Ok(Err(refusal));
+    }
+    let sender = bundle.signed.body.sender;
+    if shared.view.borrow().head.mailbox(&sender).is_none() {
+        return Ok(Err(Refusal::UnknownSender { mailbox: sender }));
+    }
+    let federation = shared.federation.clone();
+    let verified = shared.offload(move || Verified::check(bundle, &federation)).await.ok_or(StreamError::Stopping)?;
+    Ok(verified.map_err(|error| Refusal::Invalid { reason: error.to_string() }))
 }
 
 /// Sends the mailbox's entries as they come, what is attested of them, and how far the log is settled.

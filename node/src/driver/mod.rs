@@ -23,6 +23,7 @@ mod core;
 mod fetch;
 mod full;
 mod holders;
+mod offences;
 mod order;
 mod origins;
 mod streams;
@@ -102,6 +103,7 @@ struct Shared {
     known: Arc<BTreeMap<NodeId, Vec<Multiaddr>>>,
     redial_cap: Duration,
     max_peer_bytes: u64,
+    offences: Arc<offences::Offences>,
 }
 
 impl Shared {
@@ -134,6 +136,20 @@ impl Shared {
         }
         self.network.connect(peer, addrs, streams::GREETING).await?;
         Ok(peer)
+    }
+
+    /// A peer has said something that does not verify, or that nobody could take. Too often, and its connections are closed.
+    async fn offended(&self, peer: NodeId) -> Result<(), streams::StreamError> {
+        if self.offences.is_forgiven(peer) {
+            return Ok(());
+        }
+        if let Some(peer) = peer_of(&peer) {
+            tracing::info!(%peer, "too much that does not verify; not listened to for a minute");
+            let network = self.network.clone();
+            // Not awaited by a task whose stream this closes.
+            self.runtime.spawn(async move { network.disconnect(peer).await });
+        }
+        Err(streams::StreamError::Unexpected("too much that does not verify"))
     }
 
     /// Verifies something costly off the reactor threads.
@@ -226,6 +242,7 @@ pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -
         known: Arc::new(known_addrs(&config, &federation)),
         redial_cap: Duration::from_millis(config.redial_cap_ms),
         max_peer_bytes: config.limits.peer_queue_bytes,
+        offences: Arc::default(),
     };
     core.runs_fetches_with(&shared).await;
     for cut in kept.into_iter().rev() {

@@ -21,6 +21,8 @@ const MAX_FOLLOWER_QUEUED: usize = 512;
 const CUT_CREDIT: u64 = 256;
 /// How long a follower may apply nothing while it has no credit.
 const STANDSTILL: Duration = Duration::from_secs(30);
+/// The largest message of somebody who is no node yet: his record.
+const MAX_NEWCOMER_BYTES: usize = 64 << 10;
 /// Bytes of cuts read from disk at once.
 const PAGE_BYTES: usize = 4 << 20;
 /// The shortest pause between two dials.
@@ -125,6 +127,9 @@ pub(super) async fn serve(shared: Shared, node: NodeId, stream: Stream) -> Resul
         ended = take_in(&shared, node, &mut reader, applied) => ended,
     };
     let _ = shared.tell(ToCore::FollowerDown(node, link)).await;
+    if let Err(StreamError::Verify(_)) = &ended {
+        shared.offended(node).await?;
+    }
     ended
 }
 
@@ -179,7 +184,8 @@ async fn take_in(
 ) -> Result<(), StreamError> {
     loop {
         let federation = &shared.federation;
-        let input = match read(reader, wire::MAX_ORDER_BYTES).await? {
+        let known = shared.view.borrow().head.node(&node).is_some();
+        let input = match read(reader, if known { wire::MAX_ORDER_BYTES } else { MAX_NEWCOMER_BYTES }).await? {
             ToSequencer::Hello(..) => return Err(StreamError::Unexpected("a second greeting")),
             ToSequencer::Applied(epoch) => {
                 applied.send_replace(epoch);

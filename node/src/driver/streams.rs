@@ -111,6 +111,9 @@ pub(super) async fn accept(shared: Shared, mut events: mpsc::Receiver<Event>, ma
         let Some(event) = event else { return };
         let Event::Inbound { peer, protocol, stream } = event else { continue };
         let Some(node) = node_of(&peer) else { continue };
+        if shared.offences.is_barred(&node) {
+            continue;
+        }
         let shared = shared.clone();
         match protocol {
             wire::MAIL => {
