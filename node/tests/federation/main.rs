@@ -3,6 +3,7 @@
 mod challenges;
 mod durability;
 mod failures;
+mod interop;
 mod kills;
 mod mail;
 mod net;
