@@ -5,10 +5,13 @@
 //! each other on crafted signatures, which would let a client make an honest inbox accept what recipients reject;
 //! `clippy.toml` forbids them.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 
 use ed25519_dalek::Signer as _;
+use rand_core::{TryCryptoRng, TryRng};
+use sha2::{Digest as _, Sha512};
 
 use crate::codec::byte_string;
 
@@ -60,6 +63,65 @@ impl PublicKey {
             .is_ok_and(|key| !key.is_weak() && key.to_edwards().compress().to_bytes() == self.0)
     }
 }
+
+/// Whether all of these signatures hold, each over its message: the same predicate as [`PublicKey::verifies`], at less
+/// than half the price where there are many. It does not say which one does not hold.
+pub(crate) fn all_verify<M: AsRef<[u8]>>(claims: &[(PublicKey, M, Signature)]) -> bool {
+    let mut coins = Coins::over(claims);
+    let mut batch = ed25519_zebra::batch::Verifier::new();
+    for (key, message, signature) in claims {
+        let key = ed25519_zebra::VerificationKeyBytes::from(key.0);
+        batch.queue((key, ed25519_zebra::Signature::from_bytes(&signature.0), message.as_ref()));
+    }
+    batch.verify(&mut coins).is_ok()
+}
+
+/// The coefficients of a batch: SHA-512 in counter mode over everything that the batch claims. Whoever makes a claim
+/// fixes it before its coefficients are known, which is all that a batch asks of them; so no entropy is needed here.
+struct Coins {
+    seed: [u8; 64],
+    drawn: u64,
+}
+
+impl Coins {
+    fn over<M: AsRef<[u8]>>(claims: &[(PublicKey, M, Signature)]) -> Coins {
+        let mut all = Sha512::new_with_prefix(b"postroad batch of signatures");
+        for (key, message, signature) in claims {
+            all.update(key.0);
+            all.update(signature.0);
+            all.update((message.as_ref().len() as u64).to_be_bytes());
+            all.update(message.as_ref());
+        }
+        Coins { seed: all.finalize().into(), drawn: 0 }
+    }
+}
+
+impl TryRng for Coins {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        let mut bytes = [0; 4];
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        let mut bytes = [0; 8];
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn try_fill_bytes(&mut self, to: &mut [u8]) -> Result<(), Infallible> {
+        for chunk in to.chunks_mut(64) {
+            let block = Sha512::new_with_prefix(self.seed).chain_update(self.drawn.to_be_bytes()).finalize();
+            chunk.copy_from_slice(&block[..chunk.len()]);
+            self.drawn += 1;
+        }
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Coins {}
 
 impl From<[u8; 32]> for PublicKey {
     fn from(bytes: [u8; 32]) -> PublicKey {

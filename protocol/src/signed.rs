@@ -9,7 +9,7 @@ use std::ops::Deref;
 use minicbor::{Decode, Encode};
 
 use crate::codec::encode;
-use crate::crypto::{PublicKey, SecretKey, Signature};
+use crate::crypto::{PublicKey, SecretKey, Signature, all_verify};
 use crate::digest::{Digest, PROTOCOL};
 use crate::error::VerifyError;
 use crate::genesis::Federation;
@@ -50,6 +50,13 @@ pub fn sign_digest(secret: &SecretKey, digest: Digest) -> Signature {
 /// Whether `signer` signed this digest.
 pub fn verify_digest(signer: &PublicKey, digest: Digest, signature: &Signature) -> bool {
     signer.verifies(&signing_bytes(digest), signature)
+}
+
+/// Whether each of these signers signed its digest; see [`verify_digest`]. All at once, at less than half the price.
+pub fn verify_digests(claims: &[(PublicKey, Digest, Signature)]) -> bool {
+    let claims: Vec<_> =
+        claims.iter().map(|(signer, digest, signature)| (*signer, signing_bytes(*digest), *signature)).collect();
+    all_verify(&claims)
 }
 
 /// A statement with the signature of its signer. Not verified yet: see [`Verified`].

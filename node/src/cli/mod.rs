@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub mod bench;
 pub mod children;
 mod client_side;
 pub mod demo;
@@ -51,6 +52,8 @@ struct Cli {
 enum Command {
     /// Watch a federation work: four nodes, eight mailboxes, 2,000 messages, a killed node, and a check
     Demo(demo::Args),
+    /// Measure what this machine carries, next to what it can do at most
+    Bench(bench::Args),
     /// Run a federation of N nodes on this machine until Ctrl-C
     Testnet(testnet::Args),
     /// Make a node's directory: its key and postroad.toml with every value and a comment
@@ -78,7 +81,7 @@ enum Command {
 
 /// The groups of the help page; every visible subcommand is in exactly one.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Try it", &["demo", "testnet"]),
+    ("Try it", &["demo", "testnet", "bench"]),
     ("Run a node", &["init", "genesis", "run", "status"]),
     ("Send and receive", &["mailbox", "send", "recv", "directory"]),
     ("Prove", &["verify"]),
@@ -175,6 +178,7 @@ async fn dispatch(command: Command, output: &Output) -> Result<(), CliError> {
         // These take their children with them, or drain, when a signal comes.
         Command::Demo(args) => demo::run(args, output).await,
         Command::Testnet(args) => testnet::run(args, output).await,
+        Command::Bench(args) => bench::run(args, output).await,
         Command::Run(args) => run::run(args, output).await,
         Command::DemoClient(args) => demo_client::run(args, output).await,
         command => tokio::select! {
@@ -195,7 +199,7 @@ async fn client_side(command: Command, output: &Output) -> Result<(), CliError> 
         Command::Recv(args) => recv::run(args, output).await,
         Command::Directory(args) => directory::run(args, output).await,
         Command::Verify(args) => verify::run(args, output).await,
-        Command::Demo(_) | Command::Testnet(_) | Command::Run(_) | Command::DemoClient(_) => {
+        Command::Demo(_) | Command::Testnet(_) | Command::Bench(_) | Command::Run(_) | Command::DemoClient(_) => {
             unreachable!("dispatched before")
         }
     }
