@@ -18,6 +18,7 @@ pub mod receiver;
 pub mod router;
 pub mod sequencer;
 pub mod serve;
+pub mod shelf;
 pub mod tables;
 
 pub use io::{ClientId, Held, Input, Now, Output, Report, Time, Token};

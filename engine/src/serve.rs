@@ -2,10 +2,8 @@
 //!
 //! Everything here is a function of committed rows, so it runs beside the engine, on snapshots.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use postroad_protocol::codec::encode;
 use postroad_protocol::cut::{CertifiedCut, Cut, HeaderProof};
 use postroad_protocol::entry::{Entry, EntryProof};
 use postroad_protocol::merkle::log::Log;
@@ -16,10 +14,15 @@ use postroad_protocol::{Federation, MailboxId, NodeId};
 use postroad_store::{Read, StoreError};
 
 use crate::receiver::load_body;
+use crate::shelf::Shelf;
 use crate::tables::{self, CUTS, EXPIRED, LOGS, LogRow, META, PLACES, SLICES};
 
-/// Cuts and slices that a reader keeps decoded.
-const MAX_CACHED: usize = 32;
+/// Bytes of decoded cuts that are kept for all subscribers of a node, about.
+const MAX_CUT_BYTES: u64 = 8 << 20;
+/// The same for slices: a few of the largest.
+const MAX_SLICE_BYTES: u64 = 32 << 20;
+/// What the proofs around one payload take, about.
+const PROOF_BYTES: u64 = 1_024;
 
 /// The cuts after `epoch`, in order, until `max_bytes` are reached (one at least, if there is one).
 ///
@@ -86,24 +89,70 @@ pub enum Served {
     Expired(Box<Expired>),
 }
 
-/// Serves one subscriber; remembers the cuts and slices that it has just decoded.
+/// The cuts and slices that a node's subscribers read, decoded once for all of them.
 #[derive(Debug)]
-pub struct Reader {
+pub struct Library {
     me: NodeId,
     federation: Federation,
-    cuts: Cache<u64, (CertifiedCut, Vec<HeaderProof>)>,
-    slices: Cache<SliceKey, SliceBody>,
+    cuts: Shelf<u64, (CertifiedCut, Vec<HeaderProof>)>,
+    slices: Shelf<SliceKey, SliceBody>,
+}
+
+impl Library {
+    /// An empty library for the node `me`.
+    pub fn new(me: NodeId, federation: &Federation) -> Library {
+        Library {
+            me,
+            federation: federation.clone(),
+            cuts: Shelf::new(MAX_CUT_BYTES),
+            slices: Shelf::new(MAX_SLICE_BYTES),
+        }
+    }
+
+    fn cut(&self, store: &dyn Read, epoch: u64) -> Result<Arc<(CertifiedCut, Vec<HeaderProof>)>, StoreError> {
+        self.cuts.get(epoch, || {
+            let key = tables::number_key(epoch);
+            let row = store.get(CUTS, &key)?.ok_or_else(|| StoreError::Corrupt { table: CUTS, key: key.clone() })?;
+            let cut: Cut = tables::read(CUTS, &key, &row)?;
+            let proofs = cut.body.header_proofs(&self.federation);
+            Ok(((cut.certified, proofs), 2 * row.len() as u64))
+        })
+    }
+
+    fn slice(&self, store: &dyn Read, key: &SliceKey) -> Result<Arc<SliceBody>, StoreError> {
+        self.slices.get(*key, || {
+            let (_, body) = load_body(key, &self.me, &self.federation, store)?.ok_or_else(|| gone(key))?;
+            let bytes = weight_bytes(&body);
+            Ok((body, bytes))
+        })
+    }
+}
+
+fn gone(slice: &SliceKey) -> StoreError {
+    StoreError::Corrupt { table: SLICES, key: tables::slice_key(slice) }
+}
+
+/// What a decoded slice takes in memory, about: its payloads, and for each recipient the proofs around them.
+fn weight_bytes(body: &SliceBody) -> u64 {
+    let messages = body.bundles.iter().flat_map(|bundle| &bundle.messages);
+    body.payload_bytes() + PROOF_BYTES * messages.map(|message| 1 + message.recipients.len() as u64).sum::<u64>()
+}
+
+/// Serves one subscriber.
+#[derive(Debug)]
+pub struct Reader {
+    library: Arc<Library>,
     /// The cut that was served last.
     served: Option<u64>,
 }
 
 impl Reader {
-    /// A reader for the node `me`.
-    pub fn new(me: NodeId, federation: &Federation) -> Reader {
-        Reader { me, federation: federation.clone(), cuts: Cache::default(), slices: Cache::default(), served: None }
+    /// A reader at the start of a subscription.
+    pub fn new(library: Arc<Library>) -> Reader {
+        Reader { library, served: None }
     }
 
-    /// The entries of `mailbox` from log index `from` on, until `max_bytes` or `limit` entries are reached.
+    /// The entries of `mailbox` from log index `from` on, until about `max_bytes` or `limit` entries are reached.
     ///
     /// # Errors
     /// [`StoreError`]; a row whose slice or cut is gone is [`StoreError::Corrupt`].
@@ -146,42 +195,21 @@ impl Reader {
                     if count >= limit || bytes >= max_bytes {
                         return Ok(served);
                     }
-                    let (cut, entry) = self.entry(store, &row, offset, log_index)?;
+                    let cut = self.library.cut(store, row.epoch)?;
                     if self.served != Some(row.epoch) {
                         self.served = Some(row.epoch);
-                        served.push(Served::Cut(Box::new(cut)));
+                        served.push(Served::Cut(Box::new(cut.0.clone())));
                     }
+                    let body = self.library.slice(store, &row.slice)?;
+                    let order = cut.1.get(row.position as usize).cloned();
+                    let proof = order.and_then(|order| EntryProof::of(&body, &row.leaves[offset], order));
+                    let proof = proof.ok_or_else(|| gone(&row.slice))?;
                     count += 1;
-                    bytes += encode(&entry).len();
-                    served.push(Served::Entry(Box::new(entry)));
+                    bytes += proof.common.len() + proof.recipient.own.len() + PROOF_BYTES as usize;
+                    served.push(Served::Entry(Box::new(Entry { log_index, settled: row.settled, proof })));
                 }
             }
         }
-    }
-
-    fn entry(
-        &mut self,
-        store: &dyn Read,
-        row: &LogRow,
-        offset: usize,
-        log_index: u64,
-    ) -> Result<(CertifiedCut, Entry), StoreError> {
-        let federation = &self.federation;
-        let cut_key = tables::number_key(row.epoch);
-        let cut = self.cuts.get(row.epoch, || {
-            let cut: Cut = tables::get(store, CUTS, &cut_key)?
-                .ok_or_else(|| StoreError::Corrupt { table: CUTS, key: cut_key.clone() })?;
-            let proofs = cut.body.header_proofs(federation);
-            Ok((cut.certified, proofs))
-        })?;
-        let gone = || StoreError::Corrupt { table: SLICES, key: tables::slice_key(&row.slice) };
-        let me = &self.me;
-        let body = self
-            .slices
-            .get(row.slice, || load_body(&row.slice, me, federation, store)?.map(|(_, body)| body).ok_or_else(gone))?;
-        let order = cut.1.get(row.position as usize).ok_or_else(gone)?;
-        let proof = EntryProof::of(&body, &row.leaves[offset], order.clone()).ok_or_else(gone)?;
-        Ok((cut.0.clone(), Entry { log_index, settled: row.settled, proof }))
     }
 }
 
@@ -211,34 +239,4 @@ fn expired(store: &dyn Read, mailbox: &MailboxId, from: u64, past: u64) -> Resul
         return Ok(None);
     };
     Ok(Some(Expired { before, last, path }))
-}
-
-/// The last few values that were asked for.
-#[derive(Debug)]
-struct Cache<K, V> {
-    values: BTreeMap<K, Arc<V>>,
-    order: VecDeque<K>,
-}
-
-impl<K, V> Default for Cache<K, V> {
-    fn default() -> Cache<K, V> {
-        Cache { values: BTreeMap::new(), order: VecDeque::new() }
-    }
-}
-
-impl<K: Ord + Copy, V> Cache<K, V> {
-    fn get(&mut self, key: K, load: impl FnOnce() -> Result<V, StoreError>) -> Result<Arc<V>, StoreError> {
-        if let Some(value) = self.values.get(&key) {
-            return Ok(Arc::clone(value));
-        }
-        let value = Arc::new(load()?);
-        if self.order.len() >= MAX_CACHED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.values.remove(&oldest);
-        }
-        self.order.push_back(key);
-        self.values.insert(key, Arc::clone(&value));
-        Ok(value)
-    }
 }

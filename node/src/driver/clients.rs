@@ -3,6 +3,8 @@
 //! The connection authenticates the client: its PeerId is its address. Answers and entries have queues of their own, so
 //! a client that reads its mailbox slowly still gets its answers.
 
+use std::sync::Arc;
+
 use postroad_engine::Input;
 use postroad_engine::serve::{Reader, Served};
 use postroad_net::{Stream, StreamReader, StreamWriter};
@@ -181,14 +183,14 @@ async fn subscription(
     let mut sent: u64 = 0;
     let mut told = (0, 0, 0);
     let mut overdue = Vec::new();
-    let mut reader = Reader::new(shared.me, &shared.federation);
+    let mut reader = Reader::new(Arc::clone(&shared.library));
     loop {
         let Wishes { from, credit } = *wished.borrow_and_update();
         if let Some((from, count)) = from
             && count != current
         {
             (current, next, told, overdue) = (count, from, (0, 0, 0), Vec::new());
-            reader = Reader::new(shared.me, &shared.federation);
+            reader = Reader::new(Arc::clone(&shared.library));
             let home = view.borrow().head.home(&mailbox);
             if home != Some(shared.me) {
                 let refusal = match home {

@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use postroad_engine::Input;
 use postroad_engine::outbox::AttestedView;
+use postroad_engine::serve::Library;
 use postroad_net::{Event, Multiaddr, Network, PeerId, Protocol, key_from_peer_id, peer_id_from_key, split_address};
 use postroad_protocol::codec::decode;
 use postroad_protocol::cut::{CertifiedCut, Cut, Vote};
@@ -96,6 +97,8 @@ struct Shared {
     federation: Federation,
     network: Network,
     store: Store,
+    /// What clients read of it.
+    library: Arc<Library>,
     core: mpsc::Sender<ToCore>,
     runtime: tokio::runtime::Handle,
     view: watch::Receiver<View>,
@@ -236,6 +239,7 @@ pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -
         federation: federation.clone(),
         network: network.clone(),
         store,
+        library: Arc::new(Library::new(secret.public(), &federation)),
         core: to_core,
         runtime: tokio::runtime::Handle::current(),
         view,

@@ -1,7 +1,9 @@
 //! What a node's driver does for its clients: it reads their frames, serves entries from what is on disk, and carries
 //! answers back.
 
-use postroad_engine::serve::{Reader, Served};
+use std::sync::Arc;
+
+use postroad_engine::serve::{Library, Reader, Served};
 use postroad_engine::{ClientId, Input};
 use postroad_protocol::codec::encode;
 use postroad_protocol::wire::client::{Answer, FromClient, Settled, ToClient};
@@ -118,7 +120,8 @@ impl World {
             }
             Some(AtNode::Acknowledge(signed)) => self.input(node, Input::Acknowledge(signed)),
             Some(AtNode::Subscribe(next)) => {
-                let reader = Reader::new(self.nodes[node].id, &self.federation);
+                let library = Library::new(self.nodes[node].id, &self.federation);
+                let reader = Reader::new(Arc::new(library));
                 self.sessions[session].subscription = Some(Subscription { next, reader });
                 self.serve(session)?;
                 self.show_attestation_to(session);
