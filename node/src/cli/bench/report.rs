@@ -8,8 +8,10 @@ use super::workload::Workload;
 use super::{Args, Sign};
 use crate::cli::output::{CliError, Output};
 
-const HEAD: &str = "load   offered accepted  ordered delivered  p50 ms  p99 ms p99.9 ms  cpu µs core µs client µs core busy \
-   disk B  wire B  RSS MiB  x verify x batch  / sync";
+const HEAD: &str = concat!(
+    "load   offered accepted  ordered delivered  p50 ms  p99 ms p99.9 ms  cpu µs core µs client µs core busy",
+    "   disk B  wire B  RSS MiB  x verify x batch  / sync",
+);
 
 /// Prints one work load.
 ///
