@@ -8,7 +8,7 @@ use crate::error::{Refusal, VerifyError};
 use crate::genesis::{Federation, Params};
 use crate::merkle::tree::{self, Path, Tree};
 use crate::message::Message;
-use crate::signed::{Signed, Statement, Verify};
+use crate::signed::{Claims, Signed, Statement, Verify};
 
 /// What the sender signs.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -114,7 +114,7 @@ impl Bundle {
 }
 
 impl Verify for Bundle {
-    fn verify(&self, federation: &Federation) -> Result<(), VerifyError> {
+    fn claims(&self, federation: &Federation, claims: &mut Claims) -> Result<(), VerifyError> {
         let body = &self.signed.body;
         let malformed = |reason| Err(VerifyError::malformed(BundleBody::KIND, reason));
         if body.count == 0 || body.count as usize != self.messages.len() {
@@ -127,6 +127,6 @@ impl Verify for Bundle {
         if message_tree(&digests).root() != body.messages {
             return malformed("the messages are not those that were signed");
         }
-        self.signed.verify(federation)
+        self.signed.claims(federation, claims)
     }
 }

@@ -12,7 +12,7 @@ use crate::genesis::Federation;
 use crate::merkle::tree::{self, Path, Tree};
 use crate::receipt::{Fill, Sealed};
 use crate::record::Record;
-use crate::signed::{Signed, Statement, Verified, Verify, digest_of, sign_digest, verify_digest};
+use crate::signed::{Claims, Signed, Statement, Verified, Verify, digest_of, sign_digest, verify_digest};
 
 /// What the committee certifies.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -163,8 +163,9 @@ fn header_leaf(header: Digest, custody: Digest) -> Digest {
 }
 
 impl Verify for CertifiedCut {
-    /// A committee of one: exactly its member's vote.
-    fn verify(&self, federation: &Federation) -> Result<(), VerifyError> {
+    /// A committee of one: exactly its member's vote. It is verified at once, because nothing else of a cut is worth a
+    /// look without it.
+    fn claims(&self, federation: &Federation, _: &mut Claims) -> Result<(), VerifyError> {
         let epoch = self.header.epoch;
         let [vote] = self.certificate.as_slice() else {
             return Err(VerifyError::Certificate { epoch });
@@ -178,20 +179,20 @@ impl Verify for CertifiedCut {
 }
 
 impl Verify for Cut {
-    fn verify(&self, federation: &Federation) -> Result<(), VerifyError> {
+    fn claims(&self, federation: &Federation, claims: &mut Claims) -> Result<(), VerifyError> {
         let header = &self.certified.header;
         self.certified.verify(federation)?;
         if self.body.parts(federation) != [header.records, header.fills, header.headers] {
             return Err(VerifyError::malformed(CutHeader::KIND, "the body is not what the header commits to"));
         }
         for record in &self.body.records {
-            record.verify(federation)?;
+            record.claims(federation, claims)?;
         }
         for fill in &self.body.fills {
-            fill.verify(federation)?;
+            fill.claims(federation, claims)?;
         }
         for sealed in &self.body.headers {
-            sealed.verify(federation)?;
+            sealed.claims(federation, claims)?;
         }
         Ok(())
     }

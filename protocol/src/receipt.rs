@@ -10,7 +10,7 @@ use crate::digest::Digest;
 use crate::error::VerifyError;
 use crate::genesis::Federation;
 use crate::merkle::tree::{self, Path, Tree};
-use crate::signed::{Signed, Statement, Verified, Verify};
+use crate::signed::{Claims, Signed, Statement, Verified, Verify};
 
 /// One signature over all slices of one disk sync: "these are on my disk, and I answer for them".
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -174,7 +174,7 @@ impl Receipt {
 }
 
 impl Verify for Receipt {
-    fn verify(&self, federation: &Federation) -> Result<(), VerifyError> {
+    fn claims(&self, federation: &Federation, claims: &mut Claims) -> Result<(), VerifyError> {
         let body = &self.signed.body;
         let root =
             tree::root_from_path(item_leaf(&self.item), u64::from(self.index), u64::from(body.count), &self.path);
@@ -185,7 +185,7 @@ impl Verify for Receipt {
         {
             return Err(VerifyError::malformed(ReceiptBody::KIND, "refused leaves are not in ascending order"));
         }
-        self.signed.verify(federation)
+        self.signed.claims(federation, claims)
     }
 }
 
@@ -316,7 +316,7 @@ impl Sealed {
 }
 
 impl Verify for Sealed {
-    fn verify(&self, federation: &Federation) -> Result<(), VerifyError> {
+    fn claims(&self, federation: &Federation, claims: &mut Claims) -> Result<(), VerifyError> {
         let header = &self.header.body;
         let malformed = |reason| Err(VerifyError::malformed(Header::KIND, reason));
         if header.slices.len() as u64 > federation.params().max_slices {
@@ -334,15 +334,15 @@ impl Verify for Sealed {
         if self.custody.len() != header.slices.len() {
             return malformed("not one custody for each slice");
         }
-        self.header.verify(federation)?;
+        self.header.claims(federation, claims)?;
         let digest = self.digest(federation);
         for (custody, slice) in self.custody.iter().zip(&header.slices) {
             custody.check(header, digest, slice, federation)?;
             if let Some(request) = &custody.request {
-                request.verify(federation)?;
+                request.claims(federation, claims)?;
             }
             for receipt in &custody.receipts {
-                receipt.verify(federation)?;
+                receipt.claims(federation, claims)?;
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use crate::digest::Digest;
 use crate::error::VerifyError;
 use crate::genesis::Federation;
 use crate::receipt::Receipt;
-use crate::signed::{Signed, Statement, Verified, Verify, digest_of, sign_digest, verify_digest};
+use crate::signed::{Claims, Signed, Statement, Verified, Verify, digest_of, sign_digest};
 
 /// The most addresses that a node announces.
 pub const MAX_ADDRS: usize = 8;
@@ -161,7 +161,7 @@ impl Record {
 }
 
 impl Verify for Record {
-    fn verify(&self, federation: &Federation) -> Result<(), VerifyError> {
+    fn claims(&self, federation: &Federation, claims: &mut Claims) -> Result<(), VerifyError> {
         match self {
             Record::Node(signed) => {
                 let record = &signed.body;
@@ -178,12 +178,12 @@ impl Verify for Record {
                 if !record.node.is_acceptable() {
                     return malformed("the key is of small order or not canonical");
                 }
-                signed.verify(federation)
+                signed.claims(federation, claims)
             }
-            Record::Start(signed) => signed.verify(federation),
-            Record::Challenge(signed) => signed.verify(federation),
-            Record::Answer(receipt) => receipt.verify(federation),
-            Record::Lost(signed) => signed.verify(federation),
+            Record::Start(signed) => signed.claims(federation, claims),
+            Record::Challenge(signed) => signed.claims(federation, claims),
+            Record::Answer(receipt) => receipt.claims(federation, claims),
+            Record::Lost(signed) => signed.claims(federation, claims),
             Record::Register(signed) => {
                 let registration = &signed.owner.body;
                 let malformed = |reason| Err(VerifyError::malformed(Registration::KIND, reason));
@@ -193,11 +193,9 @@ impl Verify for Record {
                 if registration.recovery_key.is_some_and(|key| !key.is_acceptable()) {
                     return malformed("the recovery key is of small order or not canonical");
                 }
-                signed.owner.verify(federation)?;
                 let digest = digest_of(registration, federation.id());
-                if !verify_digest(&registration.home, digest, &signed.home) {
-                    return Err(VerifyError::Signature { kind: Registration::KIND, signer: registration.home });
-                }
+                claims.add(Registration::KIND, registration.mailbox, digest, &signed.owner.signature);
+                claims.add(Registration::KIND, registration.home, digest, &signed.home);
                 Ok(())
             }
         }

@@ -165,8 +165,7 @@ async fn check(shared: &Shared, bundle: Bundle) -> Result<Result<Verified<Bundle
     if shared.view.borrow().head.mailbox(&sender).is_none() {
         return Ok(Err(Refusal::UnknownSender { mailbox: sender }));
     }
-    let federation = shared.federation.clone();
-    let verified = shared.offload(move || Verified::check(bundle, &federation)).await.ok_or(StreamError::Stopping)?;
+    let verified = shared.verifier.check(bundle).await.ok_or(StreamError::Stopping)?;
     Ok(verified.map_err(|error| Refusal::Invalid { reason: error.to_string() }))
 }
 

@@ -133,9 +133,11 @@ async fn receive(
                 continue;
             }
             Homeward::Receipts(receipts) => {
-                let verified: Result<Vec<_>, _> =
-                    receipts.into_iter().map(|receipt| Verified::check(receipt, &shared.federation)).collect();
-                Input::Receipts(node, verified?)
+                // The receipts of one disk sync share one signature.
+                let federation = shared.federation.clone();
+                let verified = shared.offload(move || Verified::check_all(receipts, &federation)).await;
+                let verified = verified.ok_or(StreamError::Stopping)?;
+                Input::Receipts(node, verified.into_iter().collect::<Result<_, _>>()?)
             }
             Homeward::Missing(key) => Input::Missing(node, key),
             Homeward::Refused(key, reason) => Input::NotTaken(node, key, reason),

@@ -7,6 +7,7 @@
 //! | task | how many | does |
 //! | --- | --- | --- |
 //! | core thread | 1 | engine, transaction, fsync, signing guard |
+//! | verify | a thread per core | bundles: what waits is verified together |
 //! | swarm | 1 | libp2p (in the network crate) |
 //! | accept | 1 | hands inbound streams to their tasks |
 //! | peers | 1 | starts a holder task for each node of the directory |
@@ -27,6 +28,7 @@ mod offences;
 mod order;
 mod origins;
 mod streams;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,6 +48,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::{ConfigError, NodeConfig, Registration, StoreKind};
 use core::{Core, ToCore};
+use verify::Verifier;
 
 /// Messages that wait for the core thread, at most.
 const MAX_TO_CORE: usize = 4_096;
@@ -99,6 +102,8 @@ struct Shared {
     store: Store,
     /// What clients read of it.
     library: Arc<Library>,
+    /// Verifies what clients submit.
+    verifier: Verifier,
     core: mpsc::Sender<ToCore>,
     runtime: tokio::runtime::Handle,
     view: watch::Receiver<View>,
@@ -239,6 +244,8 @@ pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -
         federation: federation.clone(),
         network: network.clone(),
         store,
+        verifier: Verifier::start(&federation)
+            .map_err(|error| NodeError::Fatal(format!("the threads that verify do not start: {error}")))?,
         library: Arc::new(Library::new(secret.public(), &federation)),
         core: to_core,
         runtime: tokio::runtime::Handle::current(),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use postroad_engine::{Input, serve as rows};
 use postroad_net::{Backoff, Stream, StreamReader};
+use postroad_protocol::signed::Verify;
 use postroad_protocol::wire::order::{FromSequencer, ToSequencer};
 use postroad_protocol::{NodeId, Verified, wire};
 use std::sync::Arc;
@@ -88,11 +89,7 @@ async fn take_cuts(shared: &Shared, reader: &mut StreamReader) -> Result<(), Str
     loop {
         let input = match read(reader, wire::MAX_ORDER_BYTES).await? {
             FromSequencer::Hello(..) => return Err(StreamError::Unexpected("a second greeting")),
-            FromSequencer::Cut(cut) => {
-                let federation = shared.federation.clone();
-                let verified = shared.offload(move || Verified::check(*cut, &federation)).await;
-                Input::Cut(Arc::new(verified.ok_or(StreamError::Stopping)??))
-            }
+            FromSequencer::Cut(cut) => Input::Cut(Arc::new(check(shared, *cut).await?)),
             FromSequencer::Rejected(digest, reason) => Input::Rejected(digest, reason),
         };
         if !shared.tell(ToCore::input(input)).await {
@@ -176,6 +173,13 @@ async fn has_credit(credit: &mut watch::Receiver<u64>, epoch: u64) -> Result<(),
     }
 }
 
+/// Verifies what a node hands in, off the reactor threads.
+async fn check<T: Verify + Send + 'static>(shared: &Shared, value: T) -> Result<Verified<T>, StreamError> {
+    let federation = shared.federation.clone();
+    let verified = shared.offload(move || Verified::check(value, &federation)).await;
+    Ok(verified.ok_or(StreamError::Stopping)??)
+}
+
 async fn take_in(
     shared: &Shared,
     node: NodeId,
@@ -183,7 +187,6 @@ async fn take_in(
     applied: watch::Sender<u64>,
 ) -> Result<(), StreamError> {
     loop {
-        let federation = &shared.federation;
         let known = shared.view.borrow().head.node(&node).is_some();
         let input = match read(reader, if known { wire::MAX_ORDER_BYTES } else { MAX_NEWCOMER_BYTES }).await? {
             ToSequencer::Hello(..) => return Err(StreamError::Unexpected("a second greeting")),
@@ -191,9 +194,9 @@ async fn take_in(
                 applied.send_replace(epoch);
                 continue;
             }
-            ToSequencer::Sealed(sealed) => Input::Sealed(Some(node), Box::new(Verified::check(*sealed, federation)?)),
-            ToSequencer::Fill(fill) => Input::Fill(node, Box::new(Verified::check(*fill, federation)?)),
-            ToSequencer::Record(record) => Input::Record(node, Box::new(Verified::check(*record, federation)?)),
+            ToSequencer::Sealed(sealed) => Input::Sealed(Some(node), Box::new(check(shared, *sealed).await?)),
+            ToSequencer::Fill(fill) => Input::Fill(node, Box::new(check(shared, *fill).await?)),
+            ToSequencer::Record(record) => Input::Record(node, Box::new(check(shared, *record).await?)),
         };
         if !shared.tell(ToCore::input(input)).await {
             return Err(StreamError::Stopping);

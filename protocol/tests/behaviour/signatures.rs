@@ -3,13 +3,12 @@
 use curve25519_dalek::constants::{ED25519_BASEPOINT_POINT, EIGHT_TORSION};
 use curve25519_dalek::edwards::{CompressedEdwardsY, EdwardsPoint};
 use curve25519_dalek::scalar::Scalar;
-use ed25519_zebra::batch;
-use postroad_protocol::{PublicKey, Signature};
-use rand_chacha::ChaCha20Rng;
-use rand_chacha::rand_core::SeedableRng;
+use postroad_protocol::bundle::Bundle;
+use postroad_protocol::receipt::Receipt;
+use postroad_protocol::{PublicKey, Signature, Verified, VerifyError, crypto};
 use sha2::{Digest as _, Sha512};
 
-use crate::common::key;
+use crate::common::{World, key};
 
 const MESSAGE: &[u8] = b"Zcash";
 
@@ -29,8 +28,8 @@ impl Case {
         Case { key, signature }
     }
 
-    fn item(&self) -> batch::Item {
-        (self.key.into(), self.signature.into(), MESSAGE).into()
+    fn claim(&self) -> (PublicKey, &'static [u8], Signature) {
+        (PublicKey(self.key), MESSAGE, Signature(self.signature))
     }
 
     /// The project's answer, after asking the batch verifier for the same.
@@ -45,14 +44,8 @@ impl Case {
 
 /// Whether all cases hold in one batch, beside some honest signatures.
 fn all_verify(cases: &[Case], companions: u8) -> bool {
-    let mut verifier = batch::Verifier::new();
-    for case in cases {
-        verifier.queue(case.item());
-    }
-    for companion in 0..companions {
-        verifier.queue(honest(companion).item());
-    }
-    verifier.verify(ChaCha20Rng::from_seed([7; 32])).is_ok()
+    let honest: Vec<Case> = (0..companions).map(honest).collect();
+    crypto::all_verify(cases.iter().chain(&honest).map(Case::claim))
 }
 
 fn challenge(r: &[u8; 32], key: &[u8; 32]) -> Scalar {
@@ -236,4 +229,46 @@ fn small_order_and_non_canonical_keys_may_not_register() {
     // A key with torsion beside its prime-order part is its owner's business: one predicate holds everywhere.
     let mixed = signed(scalar(b"mixed"), EIGHT_TORSION[1], scalar(b"nonce"), EIGHT_TORSION[0], None);
     assert!(PublicKey(mixed.key).is_acceptable());
+}
+
+#[test]
+fn of_many_values_each_gets_its_own_answer() {
+    let mut world = World::builder().nodes(2).mailboxes(6).build();
+    let mut bundles: Vec<Bundle> = (0..6)
+        .map(|sender| {
+            let message = world.message("hello", &[0]);
+            world.bundle(sender, 0, vec![message])
+        })
+        .collect();
+    let all = Verified::check_all(bundles.clone(), &world.federation);
+    assert!(all.iter().all(Result::is_ok));
+    // One with another's signature, one whose messages are not those that were signed.
+    bundles[2].signed.signature = bundles[3].signed.signature;
+    bundles[4].messages[0].common.push(0);
+    let all = Verified::check_all(bundles, &world.federation);
+    let holds: Vec<bool> = all.iter().map(Result::is_ok).collect();
+    assert_eq!(holds, [true, true, false, true, false, true]);
+    let signer = world.mailbox(2);
+    assert_eq!(all[2].as_ref().err(), Some(&VerifyError::Signature { kind: "bundle", signer }));
+    assert!(matches!(all[4], Err(VerifyError::Malformed { .. })));
+    assert!(Verified::check_all(Vec::<Bundle>::new(), &world.federation).is_empty());
+}
+
+#[test]
+fn receipts_that_share_a_signature_fall_with_it() {
+    let mut world = World::builder().nodes(3).mailboxes(3).build();
+    let message = world.message("hello", &[0, 1, 2]);
+    let bundle = world.bundle(0, 0, vec![message]);
+    let batch = world.seal(0, vec![bundle]);
+    let items = (0..batch.header.body.slices.len()).map(|slice| world.item(&batch, slice, None)).collect();
+    let mut receipts: Vec<Receipt> = world.receipts(1, items);
+    assert!(receipts.len() > 1);
+    assert!(Verified::check_all(receipts.clone(), &world.federation).iter().all(Result::is_ok));
+    // Good bytes somewhere do not vouch for other bytes elsewhere.
+    receipts[0].signed.signature.0[0] ^= 1;
+    let all = Verified::check_all(receipts.clone(), &world.federation);
+    let holds: Vec<bool> = all.iter().map(Result::is_ok).collect();
+    assert!(!holds[0] && holds[1..].iter().all(|holds| *holds), "{holds:?}");
+    receipts.iter_mut().for_each(|receipt| receipt.signed.signature.0[0] = !receipt.signed.signature.0[0]);
+    assert!(Verified::check_all(receipts, &world.federation).iter().all(Result::is_err));
 }
