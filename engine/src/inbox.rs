@@ -28,7 +28,9 @@ pub type BundleKey = (MailboxId, u64);
 /// What became of a submission.
 #[derive(Debug)]
 pub enum Submitted {
-    /// It waits to be sealed, or is sealed and on its way; an answer will come.
+    /// It is taken, and waits to be sealed; an answer will come.
+    Taken,
+    /// It was taken before, and waits to be sealed or is on its way; an answer will come.
     Waiting,
     /// It was taken before and is ordered.
     Before(Taken),
@@ -160,7 +162,7 @@ impl Inbox {
         });
         queue.bytes += bytes;
         queue.bundles.push_back(bundle.into_inner());
-        Ok(Ok(Submitted::Waiting))
+        Ok(Ok(Submitted::Taken))
     }
 
     fn last_counter(&mut self, sender: &MailboxId, store: &dyn Read) -> Result<u64, StoreError> {
@@ -212,6 +214,11 @@ impl Inbox {
     /// Whether anything waits to be sealed.
     pub fn is_empty(&self) -> bool {
         self.again.is_empty() && self.queues.is_empty()
+    }
+
+    /// Payload bytes that wait to be sealed, and how many may.
+    pub fn queued_bytes(&self) -> (u64, u64) {
+        (self.queued_bytes, self.max_queued_bytes)
     }
 
     /// The next bundle: of a dead chain, or of the sender whose turn it is.

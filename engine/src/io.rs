@@ -194,9 +194,47 @@ pub enum Output {
     Fatal(String),
 }
 
-/// Events for logs and metrics.
+/// Events for logs and metrics. What they tell of is durable when they are carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
+    /// A bundle was taken into the inbox; one that comes again is not taken again.
+    Taken {
+        /// Its messages.
+        messages: u64,
+    },
+    /// All slices of a batch of this node's are under receipts. A batch that dies is sealed again, and so accepted again.
+    Accepted {
+        /// Its bundles.
+        bundles: u64,
+        /// Its messages.
+        messages: u64,
+    },
+    /// A cut included a batch of this node's.
+    Ordered {
+        /// Its bundles.
+        bundles: u64,
+        /// Its messages.
+        messages: u64,
+    },
+    /// A cut was applied.
+    Cut {
+        /// The headers in it.
+        headers: u64,
+        /// The messages under those, of all nodes.
+        messages: u64,
+        /// The fills in it.
+        fills: u64,
+    },
+    /// Entries were appended to the logs of mailboxes that live here.
+    Delivered {
+        /// How many: one for each message and mailbox.
+        entries: u64,
+    },
+    /// A slice was taken to hold.
+    Held {
+        /// Whether it is for another node.
+        in_custody: bool,
+    },
     /// This node's start is settled: from now on it signs.
     Started {
         /// Its incarnation.

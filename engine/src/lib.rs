@@ -22,4 +22,4 @@ pub mod shelf;
 pub mod tables;
 
 pub use io::{ClientId, Held, Input, Now, Output, Report, Time, Token};
-pub use node::{Config, Node, OpenError};
+pub use node::{Backlog, Config, Node, OpenError};

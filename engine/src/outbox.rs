@@ -163,17 +163,20 @@ impl Outbox {
         self.logs.get(mailbox).map(|log| log.log.size())
     }
 
-    /// Appends a slice's entries to the logs of the mailboxes that live here.
-    pub fn append(&mut self, place: Place, index: &SliceIndex, writes: &mut Vec<Write>) {
+    /// Appends a slice's entries to the logs of the mailboxes that live here. Returns how many.
+    pub fn append(&mut self, place: Place, index: &SliceIndex, writes: &mut Vec<Write>) -> u64 {
+        let mut entries = 0;
         for (mailbox, leaves) in index.leaves() {
             let Some(log) = self.logs.get_mut(mailbox) else { continue };
             let Place { settled, epoch, position, slice } = place;
             let row = LogRow { settled, epoch, position, slice, leaves: leaves.clone() };
             writes.push(tables::put(LOGS, tables::mailbox_key(mailbox, log.log.size()), &row));
+            entries += row.leaves.len() as u64;
             log.push(&row, self.expired);
             self.due.entry(settled).or_default().insert(*mailbox);
             self.map.insert(*mailbox, log.attested());
         }
+        entries
     }
 
     /// The last epoch that is past retention.

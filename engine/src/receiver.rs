@@ -18,7 +18,7 @@ use postroad_protocol::wire::mail::SliceParcel;
 use postroad_protocol::{Digest, Federation, NodeId, SecretKey, Signed};
 use postroad_store::{Read, StoreError, Write};
 
-use crate::io::{Held, Output};
+use crate::io::{Held, Output, Report};
 use crate::outbox::{Outbox, Place};
 use crate::tables::{self, BATCHES, DELIVERED, Holding, META, PENDING, PendingRow, ROOTS, SLICES, StoredBatch};
 
@@ -151,6 +151,11 @@ impl Receiver {
     /// The last epoch whose mail is in the logs.
     pub fn delivered(&self) -> u64 {
         self.delivered
+    }
+
+    /// Epochs whose mail for this node is not in the logs yet.
+    pub fn undelivered(&self) -> u64 {
+        self.owed.len() as u64
     }
 
     /// Whether everything that is owed is in the logs.
@@ -392,6 +397,7 @@ impl Receiver {
     ) -> Result<Vec<Write>, StoreError> {
         let mut writes = Vec::new();
         let before = self.delivered;
+        let mut entries = 0;
         while let Some((epoch, owed)) = self.owed.front() {
             // An epoch is in the logs whole or not at all: the next start begins behind the last whole one.
             let mut indexes = Vec::with_capacity(owed.len());
@@ -411,7 +417,7 @@ impl Receiver {
                                 self.stalled = Some(key);
                                 out.push(Output::Fetch(key, sources(&key, &next.holders, &self.me)));
                             }
-                            self.mark_delivered(before, &mut writes);
+                            self.mark_delivered(before, entries, &mut writes, out);
                             return Ok(writes);
                         }
                     },
@@ -420,7 +426,7 @@ impl Receiver {
             }
             for (next, index) in owed.iter().zip(indexes) {
                 match index {
-                    Some(index) => outbox.append(next.place, &index, &mut writes),
+                    Some(index) => entries += outbox.append(next.place, &index, &mut writes),
                     None => {
                         self.lost.remove(&next.place.slice.header);
                     }
@@ -436,11 +442,14 @@ impl Receiver {
             self.owed.pop_front();
         }
         (self.stalled, self.missing) = (None, None);
-        self.mark_delivered(before, &mut writes);
+        self.mark_delivered(before, entries, &mut writes, out);
         Ok(writes)
     }
 
-    fn mark_delivered(&self, before: u64, writes: &mut Vec<Write>) {
+    fn mark_delivered(&self, before: u64, entries: u64, writes: &mut Vec<Write>, out: &mut Vec<Output>) {
+        if entries > 0 {
+            out.push(Output::Report(Report::Delivered { entries }));
+        }
         if self.delivered != before {
             writes.push(tables::put(META, DELIVERED, &self.delivered));
         }

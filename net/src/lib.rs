@@ -14,6 +14,7 @@
 //! | `limits` | who may connect, by count and by memory |
 //! | `transport`, `muxer` | TCP+Noise+Yamux and QUIC, with windows that fit strangers |
 //! | `framed` | messages on a stream |
+//! | `watchdog` | how late the swarm's task is, and what it counts |
 //! | `backoff` | when to dial again |
 //! | `address` | keys, peer ids and addresses |
 //!
@@ -47,6 +48,8 @@ pub use config::{Config, Limits, Protocol};
 pub use error::{ConnectError, OpenError, StartError};
 pub use framed::{FRAME_BYTES, FrameError, FramedReader, FramedWriter};
 pub use libp2p::{Multiaddr, PeerId};
+pub use limits::resident_bytes;
 pub use network::Network;
 pub use outbox::Event;
-pub use stream::{Stream, StreamReader, StreamWriter};
+pub use stream::{Meter, Stream, StreamReader, StreamWriter};
+pub use watchdog::Figures;

@@ -97,6 +97,12 @@ impl Behaviour {
         }
     }
 
+    /// Established connections of trusted peers and of others, and handshakes under way.
+    pub(crate) fn counts(&self) -> (u64, u64, u64) {
+        let trusted = self.established.len() - self.strangers;
+        (trusted as u64, self.strangers as u64, self.pending.len() as u64)
+    }
+
     fn check_peer(&self, peer: &PeerId) -> Result<(), Exceeded> {
         let trusted = self.trusted.contains(peer);
         let max = if trusted { MAX_PER_TRUSTED_PEER } else { self.limits.max_per_peer };
@@ -230,7 +236,7 @@ fn one_less<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
 }
 
 /// Bytes of this process in memory, where the system tells.
-fn resident_bytes() -> Option<u64> {
+pub fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;

@@ -19,7 +19,7 @@ use crate::handler::OpenFailure;
 use crate::outbox::Event;
 use crate::stream::Stream;
 use crate::task::{self, Command};
-use crate::watchdog::Watchdog;
+use crate::watchdog::{Figures, Watchdog};
 
 /// Commands that may wait for the swarm task.
 const MAX_WAITING_COMMANDS: usize = 256;
@@ -65,6 +65,11 @@ impl Network {
     /// How late the swarm's task is, or was when it last beat. Well under a second when healthy.
     pub fn lag(&self) -> Duration {
         self.watchdog.lag()
+    }
+
+    /// What this network counts, as of a moment ago; it waits for nobody.
+    pub fn figures(&self) -> Figures {
+        self.watchdog.figures()
     }
 
     /// Makes sure that there is a connection to `peer`; at once if there is one.

@@ -72,6 +72,11 @@ impl Outbox {
         !self.changes.is_empty() || !self.listening.is_empty()
     }
 
+    /// Streams that were refused since there was no room.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused
+    }
+
     pub(crate) fn connected(&mut self, peer: PeerId, addr: Multiaddr) {
         self.changes.entry(peer).or_default().up = Some(addr);
         self.flush();

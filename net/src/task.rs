@@ -25,7 +25,7 @@ use crate::error::{ConnectError, StartError, chain};
 use crate::handler::MAX_NEGOTIATING;
 use crate::outbox::{Event, Outbox};
 use crate::streams::{self, OpenReply};
-use crate::watchdog::{PERIOD, Watchdog};
+use crate::watchdog::{Figures, PERIOD, Watchdog};
 use crate::{limits, transport};
 
 /// How often a peer is pinged, and how long it may take to answer.
@@ -71,6 +71,8 @@ pub(crate) struct Task {
     closing: BTreeMap<PeerId, Vec<oneshot::Sender<()>>>,
     missed_pings: HashMap<ConnectionId, u32>,
     watchdog: Arc<Watchdog>,
+    /// What only this task counts; the rest is taken from where it is counted, at each beat.
+    figures: Figures,
 }
 
 impl Task {
@@ -111,6 +113,7 @@ impl Task {
             closing: BTreeMap::new(),
             missed_pings: HashMap::new(),
             watchdog,
+            figures: Figures::default(),
         })
     }
 
@@ -130,7 +133,7 @@ impl Task {
                     None => break None,
                 },
                 due = ticks.tick() => {
-                    self.watchdog.beat(due.into_std());
+                    self.watchdog.beat(due.into_std(), self.figures());
                     beats = (beats + 1) % BEATS_PER_ROUND;
                     if beats == 0 {
                         self.swarm.behaviour_mut().streams.sweep();
@@ -150,6 +153,11 @@ impl Task {
         if let Some(reply) = stopped {
             let _ = reply.send(());
         }
+    }
+
+    fn figures(&self) -> Figures {
+        let (trusted, strangers, handshakes) = self.swarm.behaviour().limits.counts();
+        Figures { trusted, strangers, handshakes, refused_streams: self.outbox.refused(), ..self.figures }
     }
 
     /// Closes every connection, as gracefully as the deadline allows.
@@ -259,11 +267,13 @@ impl Task {
                 }
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), connection_id, error } => {
+                self.figures.failed_dials += 1;
                 tracing::debug!(%peer, error = chain(&error), "dial failed");
                 self.dials.failed(&peer, connection_id, &error);
                 self.dial(peer);
             }
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+                self.figures.not_let_in += 1;
                 tracing::debug!(from = %send_back_addr, error = chain(&error), "not let in");
             }
             SwarmEvent::NewListenAddr { address, .. } => {

@@ -89,6 +89,12 @@ impl Node {
                 self.registered(signed, out);
             }
         }
+        let headers = cut.body.headers.iter().map(|sealed| &sealed.header.body);
+        out.push(Output::Report(Report::Cut {
+            headers: cut.body.headers.len() as u64,
+            messages: headers.map(|header| header.entries.messages).sum(),
+            fills: cut.body.fills.len() as u64,
+        }));
         writes.extend(self.receiver.cut(cut));
         self.receiver.judge(self.ledger.head());
         if cut.body.headers.iter().any(|sealed| sealed.header.body.origin == self.me) {
@@ -116,6 +122,11 @@ impl Node {
             }
         }
         let weak = cut.body.headers[order.position as usize].is_weak(federation);
+        let entries = &order.header.body.entries;
+        if entries.bundles > 0 {
+            let (bundles, messages) = (u64::from(entries.bundles), entries.messages);
+            out.push(Output::Report(Report::Ordered { bundles, messages }));
+        }
         let Some(flight) = self.router.included(&order.header.digest(federation)) else {
             if let Phase::Started { .. } = self.phase {
                 // A header of this node's that it does not know: its disk was set back to before it was sealed (rule 4).

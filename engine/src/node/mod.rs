@@ -6,9 +6,11 @@
 
 mod challenges;
 mod cuts;
+mod handing_in;
 mod hosting;
 mod joining;
 mod retention;
+mod seen;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,12 +18,10 @@ use std::sync::Arc;
 use postroad_protocol::batch::Header;
 use postroad_protocol::cut::Cut;
 use postroad_protocol::entry::AcceptedProof;
-use postroad_protocol::receipt::{Fill, Sealed};
+use postroad_protocol::receipt::Sealed;
 use postroad_protocol::record::Record;
-use postroad_protocol::state::State;
-use postroad_protocol::wire::client::{Answer, Overdue};
+use postroad_protocol::wire::client::Answer;
 use postroad_protocol::wire::mail::Homeward;
-use postroad_protocol::wire::order::ToSequencer;
 use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Refusal, SecretKey, Verified};
 use postroad_store::{Read, StoreError, Write};
 
@@ -33,6 +33,8 @@ use crate::receiver::Receiver;
 use crate::router::{Origin, Router};
 use crate::sequencer::Sequencer;
 use crate::tables::{self, BATCHES, CUTS, DRAFT, META, StoredBatch};
+
+pub use seen::Backlog;
 
 /// Time between two rounds of housekeeping: what was not answered is asked for again.
 const HOUSEKEEPING_MS: u64 = 1_000;
@@ -327,54 +329,6 @@ impl Node {
         [sequencer, router].into_iter().flatten().fold(self.next_round.min(self.next_attestation), Time::min)
     }
 
-    /// The state after the last cut.
-    pub fn head(&self) -> &State {
-        self.ledger.head()
-    }
-
-    /// The states of recent epochs.
-    pub fn ledger(&self) -> &Ledger {
-        &self.ledger
-    }
-
-    /// How other nodes look from here.
-    pub fn peers(&self) -> &crate::peers::Peers {
-        &self.router.peers
-    }
-
-    /// The last epoch whose mail is in the logs, and below which (epoch, position) nothing can come late.
-    pub fn settled(&self) -> (u64, (u64, u32)) {
-        (self.receiver.delivered(), self.receiver.settled_below())
-    }
-
-    /// Slices for this node that are overdue: mail that its mailboxes miss.
-    pub fn overdue(&self) -> Vec<Overdue> {
-        self.receiver.overdue()
-    }
-
-    /// A client was told elsewhere to send the bundle with this counter again later: its order is kept.
-    pub fn put_off(&mut self, client: ClientId, counter: u64) {
-        self.inbox.put_off(client, counter);
-    }
-
-    /// The incarnation; zero while the start is not settled.
-    pub fn incarnation(&self) -> u64 {
-        match self.phase {
-            Phase::Joining => 0,
-            Phase::Started { incarnation } => incarnation,
-        }
-    }
-
-    /// How many mailboxes live here, and how many slices for this node are pending.
-    pub fn load(&self) -> (u64, u64) {
-        (self.outbox.mailboxes(), self.receiver.pending())
-    }
-
-    /// Whether nothing waits to be sealed and everything sealed is complete: a draining node may stop.
-    pub fn is_drained(&self) -> bool {
-        self.inbox.is_empty() && !self.outbox.has_fresh() && self.router.all_complete()
-    }
-
     fn next_token(&mut self) -> u64 {
         self.token += 1;
         self.token
@@ -495,10 +449,16 @@ impl Node {
             Err(Refusal::NotReady)
         } else {
             let busy = self.router.is_full() || self.adds_to_a_heap(&bundle);
-            self.inbox.submit(client, bundle, self.ledger.head(), busy, store)?
+            let messages = bundle.messages.len() as u64;
+            let submitted = self.inbox.submit(client, bundle, self.ledger.head(), busy, store)?;
+            if matches!(submitted, Ok(Submitted::Taken)) {
+                out.push(Output::Report(Report::Taken { messages }));
+            }
+            submitted
         };
         match answer {
             Err(refusal) => out.push(Output::Answer(client, counter, Box::new(Answer::Refused(refusal)))),
+            Ok(Submitted::Taken) => {}
             Ok(Submitted::Waiting) => {
                 // The same bytes again: if their batch is complete already, the answer is known.
                 let accepted = self.router.flights().find(|flight| flight.bundles.contains(&(sender, counter)));
@@ -579,27 +539,6 @@ impl Node {
         }
     }
 
-    fn hand_in_header(&mut self, from: Option<NodeId>, sealed: Verified<Sealed>, out: &mut Vec<Output>) {
-        match &mut self.sequencer {
-            Some(sequencer) => sequencer.header(from, sealed, self.ledger.head(), out),
-            None => out.push(Output::ToSequencer(Box::new(ToSequencer::Sealed(Box::new(sealed.into_inner()))))),
-        }
-    }
-
-    fn hand_in_fill(&mut self, fill: Fill, out: &mut Vec<Output>) {
-        match &mut self.sequencer {
-            Some(sequencer) => sequencer.fill(self.me, Verified::from_own_disk(fill), self.ledger.head()),
-            None => out.push(Output::ToSequencer(Box::new(ToSequencer::Fill(Box::new(fill))))),
-        }
-    }
-
-    fn hand_in_record(&mut self, record: Verified<Record>, out: &mut Vec<Output>) {
-        match &mut self.sequencer {
-            Some(sequencer) => sequencer.record(self.me, record, out),
-            None => out.push(Output::ToSequencer(Box::new(ToSequencer::Record(Box::new(record.into_inner()))))),
-        }
-    }
-
     fn slice(&mut self, from: NodeId, held: Held, store: &dyn Read, out: &mut Vec<Output>) -> Result<(), StoreError> {
         let head = self.ledger.head();
         let header: &Header = &held.parcel.header.body;
@@ -640,7 +579,11 @@ impl Node {
         }
         let token = self.next_token();
         let writes = self.receiver.hold(&held, None, token, store)?;
+        let is_new = !writes.is_empty();
         out.push(Output::Persist(token, writes));
+        if is_new {
+            out.push(Output::Report(Report::Held { in_custody: key.destination != self.me }));
+        }
         Ok(())
     }
 }

@@ -170,7 +170,12 @@ impl Router {
 
     /// Whether the bytes on the way fill their bound.
     pub fn is_full(&self) -> bool {
-        self.flights.iter().map(|flight| flight.bytes).sum::<u64>() >= self.max_bytes
+        self.under_way().1 >= self.max_bytes
+    }
+
+    /// How many batches are on their way, and their payload bytes.
+    pub fn under_way(&self) -> (u64, u64) {
+        (self.flights.len() as u64, self.flights.iter().map(|flight| flight.bytes).sum())
     }
 
     /// Batches on their way, in the order of their chain.
@@ -258,7 +263,7 @@ impl Router {
             for leg in 0..self.flights[at].legs.len() {
                 self.dispatch(at, leg, now, head, out);
             }
-            self.complete(at);
+            self.complete(at, out);
         }
     }
 
@@ -277,7 +282,7 @@ impl Router {
                 Change::Back => out.push(Output::Report(Report::Back { node: holder })),
             }
         }
-        self.complete(at);
+        self.complete(at, out);
     }
 
     /// The stream to a holder is up or gone. What it had to answer is asked for again, or goes elsewhere.
@@ -300,7 +305,7 @@ impl Router {
                     self.give_up_on(at, index, &[node], now, head, out);
                 }
             }
-            self.complete(at);
+            self.complete(at, out);
         }
     }
 
@@ -337,7 +342,7 @@ impl Router {
             out.push(Output::ToHolder(node, Box::new(parcel)));
         } else {
             self.give_up_on(at, index, &[node], now, head, out);
-            self.complete(at);
+            self.complete(at, out);
         }
     }
 
@@ -358,7 +363,7 @@ impl Router {
                 }
                 self.give_up_on(at, index, &late, now, head, out);
             }
-            self.complete(at);
+            self.complete(at, out);
         }
     }
 
@@ -478,7 +483,7 @@ impl Router {
     }
 
     /// If all legs have their receipts, the header is complete.
-    fn complete(&mut self, at: usize) {
+    fn complete(&mut self, at: usize, out: &mut Vec<Output>) {
         let federation = &self.origin.federation;
         let flight = &mut self.flights[at];
         let Phase::Routing { signed } = &flight.phase else { return };
@@ -495,6 +500,11 @@ impl Router {
             leg.deadline = None;
         }
         flight.phase = Phase::Complete { sealed: Arc::new(sealed) };
+        let entries = &flight.header.entries;
+        if entries.bundles > 0 {
+            let (bundles, messages) = (u64::from(entries.bundles), entries.messages);
+            out.push(Output::Report(Report::Accepted { bundles, messages }));
+        }
     }
 }
 

@@ -49,7 +49,7 @@ impl World {
                     Report::Refused { reason, .. } if reason.contains("certified cut is not valid") => {
                         return self.broken("apply", format!("node {me}: {reason}"));
                     }
-                    Report::Started { .. } | Report::Refused { .. } => {}
+                    _ => {}
                 }
                 self.trace.say(self.now, me, &format!("{report:?}"));
             }
