@@ -277,7 +277,7 @@ impl Task {
                 tracing::debug!(from = %send_back_addr, error = chain(&error), "not let in");
             }
             SwarmEvent::NewListenAddr { address, .. } => {
-                tracing::info!(%address, "listening");
+                tracing::debug!(%address, "listening");
                 self.outbox.listening(address);
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => self.outbox.not_listening(&address),

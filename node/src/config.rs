@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 
 pub use dir::NodeDir;
 pub use error::ConfigError;
-pub use ready::Ready;
+pub use ready::{Ready, Serving};
 pub use text::render;
-pub use values::{Limits, Registration, StoreKind};
+pub use values::{Http, Limits, LogFormat, Registration, StoreKind};
 
 /// What a node runs with. Every key of `postroad.toml` is a field of the same name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,6 +51,10 @@ pub struct NodeConfig {
     pub redial_cap_ms: u64,
     /// What to log on standard error.
     pub log: String,
+    /// And in which form.
+    pub log_format: LogFormat,
+    /// HTTP for operators.
+    pub http: Http,
     /// The bounds of what strangers can make this node hold.
     pub limits: Limits,
 }
@@ -69,7 +73,9 @@ impl Default for NodeConfig {
             allow_registration: Registration::Open,
             store: StoreKind::Redb,
             redial_cap_ms: 60_000,
-            log: "warn".to_owned(),
+            log: "info,libp2p_swarm=warn".to_owned(),
+            log_format: LogFormat::Text,
+            http: Http::default(),
             limits: Limits::default(),
         }
     }

@@ -3,11 +3,14 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | `driver` | the engine's connection to libp2p, disk and clocks |
+//! | `metrics`, `http` | what a node counts, whether it is healthy, and where operators read it |
 //! | `config` | `postroad.toml`, its defaults and the layout of a node's directory |
 //! | `cli` | the command: one module per subcommand |
 
 pub mod cli;
 pub mod config;
 pub mod driver;
+mod http;
+mod metrics;
 
 pub use driver::{NodeError, run_node};

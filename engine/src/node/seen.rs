@@ -1,9 +1,11 @@
 //! What a node shows of itself, to those who drive, serve and watch it.
 
+use postroad_protocol::NodeId;
 use postroad_protocol::state::State;
 use postroad_protocol::wire::client::Overdue;
 
 use super::{Node, Phase};
+use crate::io::ClientId;
 use crate::ledger::Ledger;
 
 /// What waits in a node.
@@ -26,6 +28,11 @@ pub struct Backlog {
 }
 
 impl Node {
+    /// Who this node is.
+    pub fn me(&self) -> &NodeId {
+        &self.me
+    }
+
     /// The state after the last cut.
     pub fn head(&self) -> &State {
         self.ledger.head()

@@ -26,6 +26,7 @@ pub mod status;
 pub mod testnet;
 pub mod verify;
 
+use crate::config::LogFormat;
 use output::{CliError, Output};
 
 /// Postroad: a federation of nodes that carries mail in one order, every hop signed for.
@@ -159,9 +160,10 @@ fn start(cli: Cli, output: &Output) -> Result<(), CliError> {
     };
     if let Command::Run(args) = &cli.command {
         // A node's configuration names a log level too, and only the command line and the environment beat it.
-        start_logging(&args.log_filter(wanted)?)?;
+        let (filter, format) = args.logging(wanted)?;
+        start_logging(&filter, format)?;
     } else {
-        start_logging(wanted.as_deref().unwrap_or("warn"))?;
+        start_logging(wanted.as_deref().unwrap_or("warn"), LogFormat::Text)?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -205,15 +207,15 @@ async fn client_side(command: Command, output: &Output) -> Result<(), CliError> 
     }
 }
 
-fn start_logging(filter: &str) -> Result<(), CliError> {
+fn start_logging(filter: &str, format: LogFormat) -> Result<(), CliError> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter).map_err(|error| {
         CliError::usage("log-filter", format!("{filter:?} is not a log filter: {error}"), "use warn, info or debug")
     })?;
-    let started = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .try_init();
+    let to_stderr = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match format {
+        LogFormat::Text => to_stderr.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => to_stderr.json().flatten_event(true).try_init(),
+    };
     // Somebody else's subscriber, in a test, is as good as ours.
     let _ = started;
     Ok(())

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::output::{CliError, Output};
 use super::signals::{Signals, Stop};
 use super::testnet::record;
-use crate::config::{NodeConfig, Ready, Setting, with_peer};
+use crate::config::{LogFormat, NodeConfig, Ready, Serving, Setting, with_peer};
 use crate::driver::{NodeError, run_node};
 
 /// Arguments of `postroad run`.
@@ -61,15 +61,13 @@ fn parse_set(text: &str) -> Result<(String, String), String> {
 }
 
 impl Args {
-    /// The log filter: `wanted`, or else what the configuration says.
+    /// The log filter, `wanted` or else what the configuration says, and the form of log lines.
     ///
     /// # Errors
-    /// If the configuration is needed and wrong.
-    pub fn log_filter(&self, wanted: Option<String>) -> Result<String, CliError> {
-        match wanted {
-            Some(filter) => Ok(filter),
-            None => Ok(self.config()?.log),
-        }
+    /// If the configuration is wrong.
+    pub fn logging(&self, wanted: Option<String>) -> Result<(String, LogFormat), CliError> {
+        let config = self.config()?;
+        Ok((wanted.unwrap_or(config.log), config.log_format))
     }
 
     fn config(&self) -> Result<NodeConfig, CliError> {
@@ -133,10 +131,16 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
             }
             // The sender of this channel lives as long as the node does, so an error means that the node is ending.
             Ok(()) = serves.changed() => {
-                let addrs = serves.borrow_and_update().clone().unwrap_or_default();
+                let Serving { addrs, http } = serves.borrow_and_update().clone().unwrap_or_default();
                 let addrs: Vec<String> = addrs.iter().map(|addr| with_peer(addr, peer_id).to_string()).collect();
-                let plain = format!("node {peer_id} serves on\n  {}", addrs.join("\n  "));
-                let told = output.emit(&json!({ "type": "ready", "peer_id": peer_id.to_string(), "addrs": addrs }), &plain);
+                let mut plain = format!("node {peer_id} serves on\n  {}", addrs.join("\n  "));
+                if let Some(http) = http {
+                    plain.push_str(&format!("\n  http://{http}/metrics and /healthz"));
+                }
+                let line = json!({
+                    "type": "ready", "peer_id": peer_id.to_string(), "addrs": addrs, "http": http,
+                });
+                let told = output.emit(&line, &plain);
                 if let Err(error) = told {
                     tracing::warn!(%error, "nobody reads that this node is ready");
                 }

@@ -38,7 +38,14 @@ const COMMENTS: &[(&str, &str)] = &[
     ("redial_cap_ms", "The longest pause between two attempts to reach a node that is away, in milliseconds."),
     (
         "log",
-        "What to log on standard error: error, warn, info, debug, trace, or per module, as in \"warn,postroad=debug\".",
+        "What to log on standard error: error, warn, info, debug, trace, or per module, as in \"warn,postroad=debug\".\n\
+         At info there is a line for everything that matters, and none for a message.",
+    ),
+    ("log_format", "The form of log lines: \"text\" or \"json\"."),
+    (
+        "http.listen",
+        "Where /metrics and /healthz are served, as in \"127.0.0.1:4171\"; port 0 takes a free one, \"\" serves neither.\n\
+         Whoever reaches this address can read how much this node carries, and with whom.",
     ),
     ("limits.max_connections", "Connections in all, those of the federation's nodes aside."),
     ("limits.max_connections_per_peer", "Connections of one peer; at least 2."),

@@ -1,6 +1,7 @@
 //! The types of single values in `postroad.toml`.
 
 use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use postroad_protocol::MailboxId;
 use serde::de::{self, SeqAccess, Visitor};
@@ -60,6 +61,51 @@ impl Registration {
             Registration::Closed => false,
             Registration::Only(list) => list.contains(mailbox),
         }
+    }
+}
+
+/// HTTP for operators.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Where `/metrics` and `/healthz` are served; nowhere, if it is empty.
+    #[serde(with = "socket_addr")]
+    pub listen: Option<SocketAddr>,
+}
+
+impl Default for Http {
+    fn default() -> Http {
+        Http { listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 4171))) }
+    }
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One line of text for people.
+    Text,
+    /// One JSON object per line, for programs.
+    Json,
+}
+
+/// An address, or the empty text.
+mod socket_addr {
+    use std::net::SocketAddr;
+
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(addr: &Option<SocketAddr>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&addr.map(|addr| addr.to_string()).unwrap_or_default())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+        let text = String::deserialize(from)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let bad = |_| de::Error::custom(format!("{text:?} is not an address and a port, as in 127.0.0.1:4171"));
+        text.parse().map(Some).map_err(bad)
     }
 }
 

@@ -24,8 +24,7 @@ const MAX_HANDED_IN: usize = 256;
 
 /// Asks another node.
 pub(super) async fn ask(shared: &Shared, node: &NodeId, question: &Question) -> Result<Reply, StreamError> {
-    let peer = shared.connect(node).await?;
-    let (mut reader, mut writer) = shared.network.open(peer, wire::CALL, GREETING).await?.framed();
+    let (mut reader, mut writer) = shared.open(node, wire::CALL).await?.framed();
     write(&mut writer, question).await?;
     read(&mut reader, wire::MAX_ANSWER_BYTES).await
 }
@@ -33,19 +32,34 @@ pub(super) async fn ask(shared: &Shared, node: &NodeId, question: &Question) -> 
 /// Answers one question.
 pub(super) async fn serve(shared: Shared, from: NodeId, stream: Stream) -> Result<(), StreamError> {
     let (mut reader, mut writer) = stream.framed();
-    let reply = match read_greeting::<Question>(&mut reader, wire::MAX_QUESTION_BYTES).await {
-        Ok(question) => match answer(&shared, from, question).await {
-            Ok(reply) => reply,
-            Err(refusal) => Reply::Refused(refusal),
-        },
+    let (what, answered) = match read_greeting::<Question>(&mut reader, wire::MAX_QUESTION_BYTES).await {
+        Ok(question) => (name(&question), answer(&shared, from, question).await),
         Err(StreamError::Ended) => return Ok(()),
-        Err(error) => Reply::Refused(Refusal::Invalid { reason: error.to_string() }),
+        Err(error) => ("question", Err(Refusal::Invalid { reason: error.to_string() })),
     };
+    let reply = answered.unwrap_or_else(|refusal| {
+        shared.metrics.refused(what, &refusal);
+        Reply::Refused(refusal)
+    });
     // A peer that reads slowly holds one of its own few calls, for a while.
     let sent = tokio::time::timeout(GREETING, write(&mut writer, &reply)).await;
     sent.map_err(|_| StreamError::Silent)??;
     let _ = writer.close().await;
     Ok(())
+}
+
+/// What a question is called where refusals are counted.
+fn name(question: &Question) -> &'static str {
+    match question {
+        Question::Genesis => "genesis",
+        Question::Status => "status",
+        Question::Home(..) => "home",
+        Question::Register(_) => "registration",
+        Question::Cuts(_) => "cuts",
+        Question::Slice(_) => "slice",
+        Question::Delivery(..) => "delivery",
+        Question::HandIn(_) => "hand-in",
+    }
 }
 
 async fn answer(shared: &Shared, from: NodeId, question: Question) -> Result<Reply, Refusal> {
@@ -54,7 +68,8 @@ async fn answer(shared: &Shared, from: NodeId, question: Question) -> Result<Rep
         Question::Status => Reply::Status(Box::new(status(shared).await?)),
         Question::Home(mailbox, epoch) => Reply::Home(Box::new(home(shared, mailbox, epoch).await?)),
         Question::Register(owner) => {
-            let owner = verified(shared, from, Verified::check(owner, &shared.federation)).await?;
+            let checked = shared.metrics.checked("registration", Verified::check(owner, &shared.federation));
+            let owner = verified(shared, from, checked).await?;
             let mailbox = owner.body.mailbox;
             let (answer, settled) = oneshot::channel();
             shared.core.send(ToCore::Register(Box::new(owner), answer)).await.map_err(stopping)?;
@@ -91,7 +106,8 @@ async fn answer(shared: &Shared, from: NodeId, question: Question) -> Result<Rep
             for sealed in chain {
                 let federation = shared.federation.clone();
                 let sealed = shared.offload(move || Verified::check(sealed, &federation)).await;
-                let sealed = verified(shared, from, sealed.ok_or(Refusal::NotReady)?).await?;
+                let sealed = shared.metrics.checked("header", sealed.ok_or(Refusal::NotReady)?);
+                let sealed = verified(shared, from, sealed).await?;
                 let input = Input::Sealed(None, Box::new(sealed));
                 shared.core.send(ToCore::input(input)).await.map_err(stopping)?;
             }

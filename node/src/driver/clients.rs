@@ -47,12 +47,14 @@ pub(super) async fn serve(shared: Shared, mailbox: MailboxId, stream: Stream) ->
         Err(error) => Some((Refusal::Invalid { reason: error.to_string() }, error)),
     };
     if let Some((refusal, error)) = refusal {
+        shared.metrics.refused("session", &refusal);
         write(&mut writer, &ToClient::Refused(refusal)).await?;
         let _ = writer.close().await;
         return Err(error);
     }
     let epoch = shared.view.borrow().head.epoch;
     write(&mut writer, &ToClient::Hello(shared.federation.id(), epoch)).await?;
+    let _session = shared.metrics.client();
     let link = next_link();
     let (answers, mut answer_queue) = mpsc::channel(MAX_ANSWERS);
     // Only the core keeps the queue open: when it lets go, the stream ends, and the client asks again.
@@ -73,6 +75,7 @@ pub(super) async fn serve(shared: Shared, mailbox: MailboxId, stream: Stream) ->
     }
     if let Err(error @ (StreamError::Frame(_) | StreamError::Decode(_) | StreamError::Unexpected(_))) = &ended {
         let refusal = Refusal::Invalid { reason: error.to_string() };
+        shared.metrics.refused("session", &refusal);
         write(&mut writer, &ToClient::Refused(refusal)).await?;
         let _ = writer.close().await;
     }
@@ -124,6 +127,7 @@ async fn receive(
                 match checked {
                     Ok(bundle) => Input::Submit(link, mailbox, Box::new(bundle)),
                     Err(refusal) => {
+                        shared.metrics.refused("bundle", &refusal);
                         let answer = postroad_protocol::wire::client::Answer::Refused(refusal);
                         let answers = answers.upgrade().ok_or(StreamError::Ended)?;
                         let sent = answers.send(ToClient::Answer(counter, Box::new(answer))).await;
@@ -143,11 +147,13 @@ async fn receive(
                 wishes.send_modify(|wishes| wishes.credit = wishes.credit.saturating_add(u64::from(more)));
                 continue;
             }
-            FromClient::Acknowledge(signed) => match Verified::check(signed, &shared.federation) {
-                Ok(signed) if signed.body.mailbox == mailbox => Input::Acknowledge(Box::new(signed)),
-                Ok(_) => return Err(StreamError::Unexpected("an acknowledgement of another mailbox")),
-                Err(error) => return Err(error.into()),
-            },
+            FromClient::Acknowledge(signed) => {
+                match shared.metrics.checked("acknowledgement", Verified::check(signed, &shared.federation)) {
+                    Ok(signed) if signed.body.mailbox == mailbox => Input::Acknowledge(Box::new(signed)),
+                    Ok(_) => return Err(StreamError::Unexpected("an acknowledgement of another mailbox")),
+                    Err(error) => return Err(error.into()),
+                }
+            }
         };
         if !shared.tell(ToCore::input(input)).await {
             return Err(StreamError::Stopping);
@@ -166,6 +172,7 @@ async fn check(shared: &Shared, bundle: Bundle) -> Result<Result<Verified<Bundle
         return Ok(Err(Refusal::UnknownSender { mailbox: sender }));
     }
     let verified = shared.verifier.check(bundle).await.ok_or(StreamError::Stopping)?;
+    let verified = shared.metrics.checked("bundle", verified);
     Ok(verified.map_err(|error| Refusal::Invalid { reason: error.to_string() }))
 }
 
@@ -196,6 +203,7 @@ async fn subscription(
                     Some(home) => Refusal::NotHere { home },
                     None => Refusal::NotFound { what: format!("mailbox {mailbox}") },
                 };
+                shared.metrics.refused("subscription", &refusal);
                 entries.send(ToClient::Refused(refusal)).await.map_err(|_| StreamError::Ended)?;
                 current = 0;
                 wished.changed().await.map_err(|_| StreamError::Ended)?;

@@ -22,9 +22,15 @@ use postroad_store::{Guard, GuardError, Read, Store, StoreError, Transaction, Wr
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{NodeError, Shared, View, fetch};
+use crate::metrics::{Metrics, PeerQueue};
 
 /// Messages of one group, at most.
 const MAX_GROUP: usize = 512;
+
+/// Time between two moments at which what waits is shown to those who watch.
+const SHOW: Duration = Duration::from_millis(200);
+/// A commit that takes longer is told of.
+const SLOW_COMMIT: Duration = Duration::from_secs(1);
 
 /// Numbers streams, so that the end of an old one is not taken for the end of the one that replaced it.
 pub(super) type LinkId = u64;
@@ -121,6 +127,8 @@ pub(super) struct Thread {
     /// While the disk is full: the last pause between two tries.
     pub(super) full: Option<Duration>,
     view_changed: bool,
+    metrics: Arc<Metrics>,
+    shown: Option<Instant>,
     fatal: Option<String>,
 }
 
@@ -131,6 +139,7 @@ impl Core {
         store: Store,
         guard: Option<Guard>,
         from_tasks: mpsc::Receiver<ToCore>,
+        metrics: Arc<Metrics>,
     ) -> Result<(CoreStarted, watch::Receiver<View>, Stopped), NodeError> {
         let secret = config.secret.clone();
         let (node, outputs) = Node::open(config, &store.snapshot()?).map_err(|OpenError::Store(error)| error)?;
@@ -167,6 +176,8 @@ impl Core {
             drain_by: None,
             full: None,
             view_changed: false,
+            metrics,
+            shown: None,
             fatal: None,
         };
         let (fetcher, fetchers) = oneshot::channel();
@@ -208,6 +219,7 @@ impl Thread {
     fn run(&mut self, runtime: &tokio::runtime::Runtime, outputs: Vec<Output>) -> Result<(), String> {
         self.group(runtime, Vec::new(), outputs).map_err(|error| error.to_string())?;
         loop {
+            self.show();
             if let Some(reason) = self.fatal.take() {
                 return Err(reason);
             }
@@ -247,6 +259,7 @@ impl Thread {
     ) -> Result<(), StoreError> {
         let mut transaction = self.store.begin()?;
         let mut staged = Staged::default();
+        let mut count = messages.len();
         staged.take(&mut out, &mut transaction);
         for message in messages {
             for input in self.inputs_of(message) {
@@ -263,7 +276,11 @@ impl Thread {
         loop {
             staged.take(&mut out, &mut transaction);
             let Staged { token, writes, released } = std::mem::take(&mut staged);
+            let (begun, is_empty) = (Instant::now(), transaction.is_empty());
             self.commit(runtime, transaction, &writes)?;
+            if !is_empty {
+                self.committed(std::mem::take(&mut count), begun.elapsed());
+            }
             for (sender, message) in self.durable.drain(..) {
                 if let Some(sender) = sender.upgrade()
                     && sender.try_send(message).is_err()
@@ -292,6 +309,33 @@ impl Thread {
                 return Ok(());
             }
         }
+    }
+
+    fn committed(&self, messages: usize, took: Duration) {
+        self.metrics.committed(messages, took);
+        if took > SLOW_COMMIT {
+            tracing::warn!(seconds = took.as_secs_f64(), "the disk took long to sync; everything waits for it");
+        }
+    }
+
+    /// Shows those who watch how the node stands; what is costly only now and then.
+    fn show(&mut self) {
+        self.metrics.pulse.beat();
+        if self.shown.is_some_and(|shown| shown.elapsed() < SHOW) {
+            return;
+        }
+        self.shown = Some(Instant::now());
+        fn queue<'a, T>(node: &'a NodeId, stream: &'static str, sender: &mpsc::Sender<T>) -> PeerQueue<'a> {
+            (node, stream, sender.max_capacity() - sender.capacity(), sender.max_capacity())
+        }
+        let sequencer = self.fetcher.as_ref().map(|shared| shared.federation.sequencer());
+        let to_sequencer = sequencer.iter().zip(&self.sequencer);
+        let queues = (self.holders.iter().map(|(node, (_, sender))| queue(node, "slices", sender)))
+            .chain(self.origins.iter().map(|(node, (_, sender))| queue(node, "receipts", sender)))
+            .chain(self.followers.iter().map(|(node, (_, sender))| queue(node, "cuts", sender)))
+            .chain(to_sequencer.map(|(node, (_, sender))| queue(node, "headers", sender)));
+        let core = (self.from_tasks.len(), self.from_tasks.max_capacity());
+        self.metrics.show(&self.node, core, queues);
     }
 
     /// What a message means to the engine. Streams come and go here.
@@ -371,6 +415,7 @@ impl Thread {
     /// Carries out what is not a write; everything before it is durable. A queue that is full loses its stream: whoever
     /// is at the other end comes back and resumes.
     fn release(&mut self, output: Output) -> Option<Input> {
+        self.metrics.count(&output);
         match output {
             Output::Persist(..) | Output::Vote(..) => {}
             Output::ToHolder(node, message) => {
@@ -502,15 +547,20 @@ impl Thread {
     }
 }
 
+/// What an operator wants to read: nothing that comes with every message or cut.
 fn tell(report: &Report) {
     match report {
         Report::Started { incarnation } => tracing::info!(incarnation, "the start is settled"),
-        Report::Away { node, reason } => tracing::info!(%node, reason, "a node is away: its slices go to custodians"),
-        Report::Back { node } => tracing::info!(%node, "a node is back"),
-        Report::Resealed { batches } => tracing::info!(batches, "headers out of the window are sealed again"),
-        Report::Refused { peer, reason } => match peer {
-            Some(node) => tracing::debug!(%node, reason, "refused"),
-            None => tracing::debug!(reason, "refused"),
-        },
+        Report::Away { node, reason } => tracing::info!(peer = %node, reason, "away: its slices go to custodians"),
+        Report::Back { node } => tracing::info!(peer = %node, "back"),
+        Report::Resealed { batches } => tracing::info!(batches, "batches that could not be included are sealed again"),
+        Report::Refused { peer: Some(node), reason } => tracing::debug!(peer = %node, reason, "refused"),
+        Report::Refused { peer: None, reason } => tracing::debug!(reason, "refused"),
+        Report::Taken { .. }
+        | Report::Accepted { .. }
+        | Report::Ordered { .. }
+        | Report::Delivered { .. }
+        | Report::Cut { .. }
+        | Report::Held { .. } => {}
     }
 }

@@ -24,12 +24,13 @@ pub(super) fn slice(shared: &Shared, key: SliceKey, sources: Vec<NodeId>) {
             let reply = tokio::time::timeout(PATIENCE, ask(&shared, &node, &Question::Slice(key))).await;
             let Ok(Ok(Reply::Slice(parcel))) = reply else { continue };
             let federation = shared.federation.clone();
-            match shared.offload(move || Held::check(*parcel, &federation)).await {
+            let checked = shared.offload(move || Held::check(*parcel, &federation)).await;
+            match checked.map(|checked| shared.metrics.checked("slice", checked)) {
                 Some(Ok(held)) if held.key == key => {
                     found = Some(held);
                     break;
                 }
-                Some(Err(error)) => tracing::warn!(%node, %error, "a fetched slice does not verify"),
+                Some(Err(error)) => tracing::warn!(peer = %node, %error, "a fetched slice does not verify"),
                 _ => {}
             }
         }
@@ -56,9 +57,9 @@ pub(super) fn cuts(shared: &Shared, epoch: u64) {
                 let before = after;
                 for cut in cuts {
                     let federation = shared.federation.clone();
-                    let Some(Ok(cut)) = shared.offload(move || Verified::check(cut, &federation)).await else {
-                        break;
-                    };
+                    let checked = shared.offload(move || Verified::check(cut, &federation)).await;
+                    let checked = checked.map(|checked| shared.metrics.checked("cut", checked));
+                    let Some(Ok(cut)) = checked else { break };
                     after = after.max(cut.certified.header.epoch);
                     shared.tell(ToCore::input(Input::Cut(Arc::new(cut)))).await;
                 }

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::core::ToCore;
-use super::streams::{GREETING, StreamError, next_link, read, read_greeting, was_up, write};
+use super::streams::{StreamError, next_link, read, read_greeting, was_up, write};
 use super::{Shared, peer_of};
 
 /// Messages that wait for one holder, at most; the engine bounds their bytes.
@@ -55,7 +55,7 @@ async fn hold(shared: Shared, node: NodeId) {
     loop {
         match stream(&shared, node).await {
             Err(StreamError::Stopping) => return,
-            Err(error) => tracing::debug!(%node, %error, "no stream to a holder"),
+            Err(error) => tracing::debug!(peer = %node, %error, "no stream to a holder"),
             Ok(()) => backoff.succeeded(),
         }
         tokio::time::sleep(backoff.failed()).await;
@@ -70,8 +70,7 @@ fn seed(node: &NodeId) -> [u8; 8] {
 
 /// One stream, from its opening to its end. `Ok` when it was up.
 async fn stream(shared: &Shared, node: NodeId) -> Result<(), StreamError> {
-    let peer = shared.connect(&node).await?;
-    let stream = shared.network.open(peer, wire::MAIL, GREETING).await?;
+    let stream = shared.open(&node, wire::MAIL).await?;
     let (mut reader, mut writer) = stream.framed();
     write(&mut writer, &Outward::Hello(shared.federation.id())).await?;
     let Homeward::Hello(federation, credit) = read_greeting(&mut reader, wire::MAX_MAIL_BYTES).await? else {
@@ -137,7 +136,8 @@ async fn receive(
                 let federation = shared.federation.clone();
                 let verified = shared.offload(move || Verified::check_all(receipts, &federation)).await;
                 let verified = verified.ok_or(StreamError::Stopping)?;
-                Input::Receipts(node, verified.into_iter().collect::<Result<_, _>>()?)
+                let verified = verified.into_iter().map(|receipt| shared.metrics.checked("receipt", receipt));
+                Input::Receipts(node, verified.collect::<Result<_, _>>()?)
             }
             Homeward::Missing(key) => Input::Missing(node, key),
             Homeward::Refused(key, reason) => Input::NotTaken(node, key, reason),

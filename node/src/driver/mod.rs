@@ -17,6 +17,8 @@
 //! | follower | 1 per inbound order stream, on the sequencer's node | the same, seen from there |
 //! | client | 2 per client stream | requests; entries |
 //! | call | 1 per inbound call, bounded | one answer |
+//! | http | 1, and 1 per connection, bounded | metrics and health, from what is published (`http.rs`) |
+//! | watcher | 1 | says in the log when the node's health changes |
 
 mod calls;
 mod clients;
@@ -29,15 +31,19 @@ mod order;
 mod origins;
 mod streams;
 mod verify;
+mod watcher;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use postroad_engine::Input;
 use postroad_engine::outbox::AttestedView;
 use postroad_engine::serve::Library;
-use postroad_net::{Event, Multiaddr, Network, PeerId, Protocol, key_from_peer_id, peer_id_from_key, split_address};
+use postroad_net::{
+    Event, Multiaddr, Network, PeerId, Protocol, Stream, key_from_peer_id, peer_id_from_key, split_address,
+};
 use postroad_protocol::codec::decode;
 use postroad_protocol::cut::{CertifiedCut, Cut, Vote};
 use postroad_protocol::state::State;
@@ -46,7 +52,9 @@ use postroad_protocol::{Federation, NodeId, SecretKey, Signature, Verified, wire
 use postroad_store::{Guard, GuardError, SignedDraft, Store, StoreError};
 use tokio::sync::{mpsc, watch};
 
-use crate::config::{ConfigError, NodeConfig, Registration, StoreKind};
+use crate::config::{ConfigError, NodeConfig, Registration, Serving, StoreKind};
+use crate::http;
+use crate::metrics::Metrics;
 use core::{Core, ToCore};
 use verify::Verifier;
 
@@ -112,6 +120,7 @@ struct Shared {
     redial_cap: Duration,
     max_peer_bytes: u64,
     offences: Arc<offences::Offences>,
+    metrics: Arc<Metrics>,
 }
 
 impl Shared {
@@ -142,7 +151,11 @@ impl Shared {
         if addrs.iter().any(is_tcp) {
             addrs.retain(is_tcp);
         }
-        self.network.connect(peer, addrs, streams::GREETING).await?;
+        let connected = self.network.connect(peer, addrs, streams::GREETING).await;
+        if connected.is_err() {
+            self.metrics.dial_failed(node);
+        }
+        connected?;
         Ok(peer)
     }
 
@@ -158,6 +171,19 @@ impl Shared {
             self.runtime.spawn(async move { network.disconnect(peer).await });
         }
         Err(streams::StreamError::Unexpected("too much that does not verify"))
+    }
+
+    /// Opens a stream to a node, whose bytes count as its own.
+    async fn open(&self, node: &NodeId, protocol: &'static str) -> Result<Stream, streams::StreamError> {
+        let peer = self.connect(node).await?;
+        let stream = self.network.open(peer, protocol, streams::GREETING).await?;
+        Ok(stream.metered(self.metrics.meter(Some(node))))
+    }
+
+    /// Counts the bytes of a stream that somebody opened to this node.
+    fn meter(&self, peer: &NodeId, stream: Stream) -> Stream {
+        let is_node = *peer == self.federation.sequencer() || self.view.borrow().head.node(peer).is_some();
+        stream.metered(self.metrics.meter(is_node.then_some(peer)))
     }
 
     /// Verifies something costly off the reactor threads.
@@ -210,9 +236,12 @@ pub fn open_store(config: &NodeConfig) -> Result<Store, NodeError> {
 pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -> Result<(), NodeError> {
     let secret = config.dir.read_key()?;
     let federation = config.dir.read_genesis()?;
+    let is_sequencer = federation.sequencer() == secret.public();
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(peer = %secret.public(), name = config.name, version, is_sequencer, "starting");
     let (network, events) = start_network(&config, &secret)?;
     let store = open_store(&config)?;
-    let guard = if federation.sequencer() == secret.public() {
+    let guard = if is_sequencer {
         let empty = postroad_store::Read::last(&store.snapshot()?, postroad_engine::tables::CUTS, &[], &[])?.is_none();
         Some(Guard::open(&config.dir.guard(), empty)?)
     } else {
@@ -238,7 +267,8 @@ pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -
     };
     let kept = guard.as_ref().map_or(Ok(Vec::new()), |guard| kept_cuts(guard, &federation))?;
     let (to_core, from_tasks) = mpsc::channel(MAX_TO_CORE);
-    let (core, view, stopped) = Core::start(engine_config, store.clone(), guard, from_tasks)?;
+    let metrics = Metrics::new(&secret.public(), &federation, &network, config.limits.max_clients);
+    let (core, view, stopped) = Core::start(engine_config, store.clone(), guard, from_tasks, Arc::clone(&metrics))?;
     let shared = Shared {
         me: secret.public(),
         federation: federation.clone(),
@@ -254,6 +284,7 @@ pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -
         redial_cap: Duration::from_millis(config.redial_cap_ms),
         max_peer_bytes: config.limits.peer_queue_bytes,
         offences: Arc::default(),
+        metrics: Arc::clone(&metrics),
     };
     core.runs_fetches_with(&shared).await;
     for cut in kept.into_iter().rev() {
@@ -265,12 +296,27 @@ pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -
         tasks.spawn(order::link(shared.clone()));
     }
     tasks.spawn(streams::accept(shared.clone(), events, config.limits.max_clients as usize));
-    tell_ready(&config, &shared).await;
+    tasks.spawn(watcher::run(shared.clone(), config.dir.store(config.store)));
+    let mut http = None;
+    if let Some(at) = config.http.listen {
+        // A node that cannot be watched still carries mail, and whoever watches notices that nobody answers.
+        match http::listen(at).await {
+            Ok((listener, at)) => {
+                http = Some(at);
+                let source = http::Source { metrics: Arc::clone(&metrics), network: network.clone() };
+                tasks.spawn(http::serve(listener, source));
+            }
+            Err(error) => tracing::error!(%at, %error, "no metrics and no health: set http.listen to a free port"),
+        }
+    }
+    tell_ready(&config, &shared, http).await;
 
     let mut stopped = stopped;
     let ended = tokio::select! {
         ended = &mut stopped => ended,
         () = asked_to_stop(&mut shutdown) => {
+            tracing::info!("asked to stop: takes nothing new, sends what is sealed");
+            metrics.pulse.drains();
             let _ = shared.tell(ToCore::Drain(DRAIN_PATIENCE)).await;
             stopped.await
         }
@@ -278,7 +324,10 @@ pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -
     tasks.abort_all();
     network.shutdown().await;
     match ended {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(())) => {
+            tracing::info!("stopped");
+            Ok(())
+        }
         Ok(Err(reason)) => Err(NodeError::Fatal(reason)),
         Err(_) => Err(NodeError::Fatal("the core thread ended without a word".into())),
     }
@@ -347,11 +396,13 @@ fn known_addrs(config: &NodeConfig, federation: &Federation) -> BTreeMap<NodeId,
 }
 
 /// Says that the node serves, once its start is settled, or else when it has waited for its sequencer for a while.
-async fn tell_ready(config: &NodeConfig, shared: &Shared) {
+async fn tell_ready(config: &NodeConfig, shared: &Shared, http: Option<SocketAddr>) {
     let mut view = shared.view.clone();
     let started = view.wait_for(|view| view.incarnation > 0);
     if tokio::time::timeout(START_PATIENCE, started).await.is_err() {
         tracing::warn!("the sequencer is out of reach, so this node cannot sign yet; it serves what it has");
     }
-    config.ready.tell(shared.network.listen_addrs().await);
+    let addrs = shared.network.listen_addrs().await;
+    tracing::info!(peer = %shared.me, epoch = shared.view.borrow().head.epoch, ?addrs, http = %http.map_or("nowhere".into(), |at| at.to_string()), "ready");
+    config.ready.tell(Serving { addrs, http });
 }

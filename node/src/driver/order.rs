@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::Shared;
 use super::core::{ToCore, ToFollower};
-use super::streams::{GREETING, StreamError, next_link, read, read_greeting, was_up, write, write_all};
+use super::streams::{StreamError, next_link, read, read_greeting, was_up, write, write_all};
 
 /// Messages that wait for the sequencer, at most.
 const MAX_QUEUED: usize = 4_096;
@@ -45,8 +45,7 @@ pub(super) async fn link(shared: Shared) {
 /// One stream to the sequencer, from its opening to its end. `Ok` when it was up.
 async fn follow(shared: &Shared) -> Result<(), StreamError> {
     let sequencer = shared.federation.sequencer();
-    let peer = shared.connect(&sequencer).await?;
-    let stream = shared.network.open(peer, wire::ORDER, GREETING).await?;
+    let stream = shared.open(&sequencer, wire::ORDER).await?;
     let (mut reader, mut writer) = stream.framed();
     let mut view = shared.view.clone();
     let epoch = view.borrow_and_update().head.epoch;
@@ -89,7 +88,7 @@ async fn take_cuts(shared: &Shared, reader: &mut StreamReader) -> Result<(), Str
     loop {
         let input = match read(reader, wire::MAX_ORDER_BYTES).await? {
             FromSequencer::Hello(..) => return Err(StreamError::Unexpected("a second greeting")),
-            FromSequencer::Cut(cut) => Input::Cut(Arc::new(check(shared, *cut).await?)),
+            FromSequencer::Cut(cut) => Input::Cut(Arc::new(check(shared, "cut", *cut).await?)),
             FromSequencer::Rejected(digest, reason) => Input::Rejected(digest, reason),
         };
         if !shared.tell(ToCore::input(input)).await {
@@ -174,10 +173,14 @@ async fn has_credit(credit: &mut watch::Receiver<u64>, epoch: u64) -> Result<(),
 }
 
 /// Verifies what a node hands in, off the reactor threads.
-async fn check<T: Verify + Send + 'static>(shared: &Shared, value: T) -> Result<Verified<T>, StreamError> {
+async fn check<T: Verify + Send + 'static>(
+    shared: &Shared,
+    kind: &'static str,
+    value: T,
+) -> Result<Verified<T>, StreamError> {
     let federation = shared.federation.clone();
     let verified = shared.offload(move || Verified::check(value, &federation)).await;
-    Ok(verified.ok_or(StreamError::Stopping)??)
+    Ok(shared.metrics.checked(kind, verified.ok_or(StreamError::Stopping)?)?)
 }
 
 async fn take_in(
@@ -194,9 +197,9 @@ async fn take_in(
                 applied.send_replace(epoch);
                 continue;
             }
-            ToSequencer::Sealed(sealed) => Input::Sealed(Some(node), Box::new(check(shared, *sealed).await?)),
-            ToSequencer::Fill(fill) => Input::Fill(node, Box::new(check(shared, *fill).await?)),
-            ToSequencer::Record(record) => Input::Record(node, Box::new(check(shared, *record).await?)),
+            ToSequencer::Sealed(sealed) => Input::Sealed(Some(node), Box::new(check(shared, "header", *sealed).await?)),
+            ToSequencer::Fill(fill) => Input::Fill(node, Box::new(check(shared, "fill", *fill).await?)),
+            ToSequencer::Record(record) => Input::Record(node, Box::new(check(shared, "record", *record).await?)),
         };
         if !shared.tell(ToCore::input(input)).await {
             return Err(StreamError::Stopping);

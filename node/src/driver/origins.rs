@@ -1,6 +1,8 @@
 //! Origin tasks: one per inbound mail stream. Slices come in, are checked against their headers, and go to the core;
 //! receipts, and credit for what is durable, go back.
 
+use std::sync::Arc;
+
 use postroad_engine::io::check_request;
 use postroad_engine::{Held, Input};
 use postroad_net::{Stream, StreamReader};
@@ -12,6 +14,7 @@ use tokio::sync::mpsc;
 use super::Shared;
 use super::core::ToCore;
 use super::streams::{StreamError, next_link, read_greeting, write, write_all};
+use crate::metrics::Metrics;
 
 /// Bytes of slices that one origin may have on the way to this node.
 const CREDIT_BYTES: u64 = 8 << 20;
@@ -61,9 +64,10 @@ async fn receive(
     loop {
         let bytes = reader.read(wire::MAX_MAIL_BYTES).await?.ok_or(StreamError::Ended)?;
         let length = bytes.len() as u64;
-        let federation = shared.federation.clone();
+        let (federation, metrics) = (shared.federation.clone(), Arc::clone(&shared.metrics));
         // Decoding and hashing a slice takes milliseconds when it is large.
-        let checked = shared.offload(move || check(&bytes, &federation)).await.ok_or(StreamError::Stopping)?;
+        let checked =
+            shared.offload(move || check(&bytes, &federation, &metrics)).await.ok_or(StreamError::Stopping)?;
         let input = match checked? {
             Message::Slice(held) => Input::Slice(origin, *held),
             Message::Resume(name) => Input::Resume(origin, name.slice, name.request),
@@ -87,13 +91,15 @@ enum Message {
     Resume(Box<SliceName>),
 }
 
-fn check(bytes: &[u8], federation: &postroad_protocol::Federation) -> Result<Message, StreamError> {
+fn check(bytes: &[u8], federation: &postroad_protocol::Federation, metrics: &Metrics) -> Result<Message, StreamError> {
     match decode::<Outward>(bytes)? {
         Outward::Hello(_) => Err(StreamError::Unexpected("a second greeting")),
-        Outward::Slice(parcel) => Ok(Message::Slice(Box::new(Held::check(*parcel, federation)?))),
+        Outward::Slice(parcel) => {
+            Ok(Message::Slice(Box::new(metrics.checked("slice", Held::check(*parcel, federation))?)))
+        }
         Outward::Resume(name) => {
             if let Some(request) = &name.request {
-                check_request(request, &name.slice, federation)?;
+                metrics.checked("custody-request", check_request(request, &name.slice, federation))?;
             }
             Ok(Message::Resume(name))
         }

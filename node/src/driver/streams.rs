@@ -54,7 +54,7 @@ pub(super) fn was_up(node: &NodeId, ended: Result<(), StreamError>) -> Result<()
     match ended {
         Err(StreamError::Stopping) => Err(StreamError::Stopping),
         Err(error) => {
-            tracing::debug!(%node, %error, "a stream to a node has ended");
+            tracing::debug!(peer = %node, %error, "a stream to a node has ended");
             Ok(())
         }
         Ok(()) => Ok(()),
@@ -115,6 +115,7 @@ pub(super) async fn accept(shared: Shared, mut events: mpsc::Receiver<Event>, ma
             continue;
         }
         let shared = shared.clone();
+        let stream = shared.meter(&node, stream);
         match protocol {
             wire::MAIL => {
                 tasks.spawn(log(origins::serve(shared, node, stream)));

@@ -16,7 +16,7 @@ use rand::RngExt;
 use super::record::{Node, Record};
 use crate::cli::genesis::{self, ParamArgs};
 use crate::cli::output::CliError;
-use crate::config::{ConfigError, NodeConfig, NodeDir, read_genesis, render, with_peer};
+use crate::config::{ConfigError, Http, NodeConfig, NodeDir, read_genesis, render, with_peer};
 
 /// Nodes redial each other at most this far apart, so that one that returns is back at once.
 const REDIAL_CAP_MS: u64 = 1_000;
@@ -126,6 +126,7 @@ impl Plan {
             name: node.name.clone(),
             peer_id: node.peer_id.clone(),
             addrs: node.addrs(),
+            http: node.config.http.listen.map(|at| at.to_string()),
             dir: node.config.dir.path().to_owned(),
             pid,
             sequencer: node.peer_id == sequencer,
@@ -167,6 +168,7 @@ fn plan_node(dir: &Path, number: usize, ports: &mut Ports) -> Result<PlannedNode
         let config = NodeConfig {
             name: name.clone(),
             listen: loopback(ports.next(number)?),
+            http: Http { listen: Some((Ipv4Addr::LOCALHOST, ports.free()?).into()) },
             redial_cap_ms: REDIAL_CAP_MS,
             ..NodeConfig::default()
         };
@@ -215,9 +217,13 @@ impl Ports {
     }
 
     fn next(&mut self, number: usize) -> Result<u16, CliError> {
-        if let Some(port) = self.fixed(number) {
-            return Ok(port);
+        match self.fixed(number) {
+            Some(port) => Ok(port),
+            None => self.free(),
         }
+    }
+
+    fn free(&mut self) -> Result<u16, CliError> {
         // Below the range that systems give to outgoing connections: a node that is down must find its port again.
         for _ in 0..1_000 {
             let port = rand::rng().random_range(10_000..32_000);

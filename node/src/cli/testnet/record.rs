@@ -32,6 +32,8 @@ pub struct Node {
     pub peer_id: String,
     /// Its addresses, each ending in `/p2p/ID`.
     pub addrs: Vec<String>,
+    /// Where its `/metrics` and `/healthz` are.
+    pub http: Option<String>,
     /// Its directory.
     pub dir: PathBuf,
     /// The process that runs it, if one does.
