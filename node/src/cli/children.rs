@@ -52,7 +52,8 @@ impl Child {
         let mut command = Command::new(program);
         // What configures one node is not meant for all of them; logging is.
         for (key, _) in std::env::vars_os() {
-            if key.as_encoded_bytes().starts_with(b"POSTROAD_") && key != "POSTROAD_LOG" {
+            let is_logging = key == "POSTROAD_LOG" || key == "POSTROAD_LOG_FORMAT";
+            if key.as_encoded_bytes().starts_with(b"POSTROAD_") && !is_logging {
                 command.env_remove(key);
             }
         }

@@ -1,12 +1,17 @@
 //! `postroad status`: what a node knows of itself and of the federation. Nobody has signed it.
 
+use std::path::Path;
+use std::time::Duration;
+
 use postroad_client::{Endpoint, NodeAddr};
 use postroad_protocol::state::Reason;
 use postroad_protocol::wire::call::{PeerState, Status};
 use serde_json::json;
 
-use super::client_side::{default_node, time_text};
+use super::client_side::{default_node, time_text, usage};
+use super::live::{Live, Target};
 use super::output::{CliError, Output};
+use super::testnet::record;
 
 /// Arguments of `postroad status`.
 #[derive(Debug, clap::Args)]
@@ -14,11 +19,18 @@ use super::output::{CliError, Output};
 Examples:
   postroad status --node /ip4/127.0.0.1/tcp/4170/p2p/12D3KooW…
   POSTROAD_NODE=MULTIADDR postroad status --json
-In the directory of a testnet, its first node is asked.")]
+  postroad status --watch --node MULTIADDR --node MULTIADDR
+In the directory of a testnet its first node is asked, and with --watch all its nodes.")]
 pub struct Args {
-    /// The node to ask; without it POSTROAD_NODE, or the first of ./testnet.json
+    /// The node to ask; without it POSTROAD_NODE, or the first of ./testnet.json. With --watch, several times
     #[arg(long, value_name = "MULTIADDR")]
-    node: Option<String>,
+    node: Vec<String>,
+    /// Ask again and again until Ctrl-C: a table on a terminal, one line per node or one JSON object elsewhere
+    #[arg(long)]
+    watch: bool,
+    /// Time between two looks
+    #[arg(long, value_name = "MS", default_value_t = 1_000, requires = "watch", value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
+    interval_ms: u64,
 }
 
 /// Asks and prints.
@@ -26,9 +38,16 @@ pub struct Args {
 /// # Errors
 /// If the node does not answer.
 pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
-    let node: NodeAddr = match &args.node {
-        Some(text) => text.parse()?,
-        None => default_node()?,
+    if args.watch {
+        let mut live = Live::new(targets(&args.node)?, Duration::from_millis(args.interval_ms), output)?;
+        loop {
+            live.next().await?;
+        }
+    }
+    let node: NodeAddr = match args.node.as_slice() {
+        [] => default_node()?,
+        [text] => text.parse()?,
+        _ => return Err(usage("several nodes to ask once", "name one, or add --watch")),
     };
     let status = Endpoint::anonymous()?.status(&node).await?;
     let peers: Vec<_> = (status.peers.iter())
@@ -50,10 +69,31 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
         "epoch": status.epoch,
         "cut": status.cut.to_string(),
         "mailboxes": status.mailboxes,
+        "pending": status.pending,
+        "delivered": status.delivered,
+        "messages_ordered": status.messages_ordered,
+        "messages_delivered": status.messages_delivered,
         "peers": peers,
         "suspicions": suspicions,
     });
     output.emit(&line, &plain(&status))
+}
+
+/// The nodes to watch: those named, or all of `./testnet.json`, or the default one.
+fn targets(named: &[String]) -> Result<Vec<Target>, CliError> {
+    if !named.is_empty() {
+        return named.iter().map(|text| Ok(Target { name: String::new(), addr: text.parse()? })).collect();
+    }
+    match record::read(Path::new("."))? {
+        Some(record) if std::env::var_os("POSTROAD_NODE").is_none() => of_record(&record),
+        _ => Ok(vec![Target { name: String::new(), addr: default_node()? }]),
+    }
+}
+
+/// All nodes of a testnet, under their names.
+pub(super) fn of_record(record: &record::Record) -> Result<Vec<Target>, CliError> {
+    let addrs = record.nodes.iter().filter_map(|node| Some((&node.name, node.addrs.first()?)));
+    addrs.map(|(name, addr)| Ok(Target { name: name.clone(), addr: addr.parse()? })).collect()
 }
 
 fn word(state: PeerState) -> &'static str {
@@ -74,7 +114,7 @@ fn reason(reason: Reason) -> &'static str {
 
 fn plain(status: &Status) -> String {
     let mut text = format!(
-        "{}\n  federation  {}\n  epoch       {} at {} UTC\n  cut         {}\n  mailboxes   {}\n  pending     {}\n  incarnation {}, version {}",
+        "{}\n  federation  {}\n  epoch       {} at {} UTC\n  cut         {}\n  mailboxes   {}\n  pending     {}\n  delivered   up to epoch {}\n  incarnation {}, version {}",
         status.node,
         status.federation,
         status.epoch,
@@ -82,6 +122,7 @@ fn plain(status: &Status) -> String {
         status.cut,
         status.mailboxes,
         status.pending,
+        status.delivered,
         status.incarnation,
         status.version,
     );

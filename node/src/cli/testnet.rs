@@ -16,9 +16,11 @@ use serde_json::json;
 
 use super::children::{Child, next_end, send_signal, stop_all};
 use super::genesis::ParamArgs;
+use super::live::{self, Live};
 use super::output::{CliError, Output};
 use super::run::locked;
 use super::signals::{Signals, Stop};
+use super::status::of_record;
 use plan::{Plan, PlannedNode};
 
 /// How long a node may take to serve.
@@ -26,10 +28,14 @@ const START: Duration = Duration::from_secs(60);
 /// How long a node may take to drain.
 pub(super) const DRAIN: Duration = Duration::from_secs(10);
 
+/// Time between two looks at the nodes, on a terminal.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Arguments of `postroad testnet`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The nodes' addresses and pids are in DIR/testnet.json, their logs in DIR/node-N/log. node-1 is the sequencer.
+On a terminal a table shows how the nodes are; `postroad status --watch` in DIR shows it anywhere.
 
 Examples:
   postroad testnet --nodes 4 --dir net
@@ -93,8 +99,16 @@ async fn serve(plan: &Plan, children: &mut Vec<Child>, output: &Output) -> Resul
     let record = plan.record(&pids);
     record::write(&plan.dir, &record)?;
     output.emit(&json!({ "type": "ready" }), &table(&record))?;
+    // Programs, files and pipes get the lines alone.
+    let mut live = live::draws(output).then(|| Live::new(of_record(&record)?, LOOK, output)).transpose()?;
     loop {
-        let (place, status) = next_end(children).await;
+        let (place, status) = tokio::select! {
+            ended = next_end(children) => ended,
+            shown = look(&mut live) => {
+                shown?;
+                continue;
+            }
+        };
         let Child { name, pid, .. } = &children[place];
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         record::change(&plan.dir, |record| {
@@ -103,10 +117,20 @@ async fn serve(plan: &Plan, children: &mut Vec<Child>, output: &Output) -> Resul
             }
         })?;
         let back = plan.nodes[place].config.dir.path().display();
-        output.emit(
-            &json!({ "type": "died", "name": name, "pid": pid, "status": status }),
-            &format!("{name} (pid {pid}) died: {status}; postroad run --dir {back} brings it back"),
-        )?;
+        let line = json!({ "type": "died", "name": name, "pid": pid, "status": status });
+        let plain = format!("{name} (pid {pid}) died: {status}; postroad run --dir {back} brings it back");
+        match &mut live {
+            Some(live) => live.aside(|| output.emit(&line, &plain))?,
+            None => output.emit(&line, &plain)?,
+        }
+    }
+}
+
+/// The next look at the nodes; none ever, where no table is drawn.
+async fn look(live: &mut Option<Live>) -> Result<(), CliError> {
+    match live {
+        Some(live) => live.next().await,
+        None => std::future::pending().await,
     }
 }
 

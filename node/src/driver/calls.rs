@@ -204,6 +204,7 @@ async fn status(shared: &Shared) -> Result<Status, Refusal> {
     let head = shared.view.borrow().head.clone();
     let mut suspicions = head.suspicions(&shared.federation);
     suspicions.truncate(MAX_SUSPICIONS);
+    let metrics = std::sync::Arc::clone(&shared.metrics);
     ask_core(shared, move |node| {
         let head = node.head();
         let (mailboxes, pending) = node.load();
@@ -233,6 +234,9 @@ async fn status(shared: &Shared) -> Result<Status, Refusal> {
             peers,
             version: env!("CARGO_PKG_VERSION").into(),
             suspicions,
+            delivered: node.settled().0,
+            messages_ordered: metrics.messages_ordered(),
+            messages_delivered: metrics.messages_delivered(),
         }
     })
     .await

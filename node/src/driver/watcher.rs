@@ -34,7 +34,7 @@ pub(super) async fn run(shared: Shared, store: PathBuf) {
                 tracing::warn!(reason, detail, epoch = health.epoch, "not healthy");
             }
             for reason in known.keys().filter(|reason| !now.contains_key(*reason)) {
-                tracing::info!(reason, epoch = health.epoch, "no longer");
+                tracing::info!(reason, epoch = health.epoch, "no longer the case");
             }
             if !known.is_empty() && now.is_empty() {
                 tracing::info!(epoch = health.epoch, "healthy again");

@@ -246,6 +246,16 @@ impl Metrics {
         self.meters.of(node)
     }
 
+    /// Messages of this node's batches that cuts included.
+    pub(crate) fn messages_ordered(&self) -> u64 {
+        self.ordered[1].get()
+    }
+
+    /// Messages appended to mailboxes here.
+    pub(crate) fn messages_delivered(&self) -> u64 {
+        self.delivered.get()
+    }
+
     /// A client's session, counted as long as it is held.
     pub(crate) fn client(self: &Arc<Metrics>) -> Session {
         self.clients.inc();

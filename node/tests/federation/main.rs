@@ -11,3 +11,4 @@ mod retention;
 #[cfg(feature = "sled")]
 mod sled;
 mod strangers;
+mod watching;

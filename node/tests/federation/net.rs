@@ -208,6 +208,11 @@ impl Net {
         self.revive(number);
     }
 
+    /// Where node `number` serves its metrics and health.
+    pub(crate) fn http(&self, number: usize) -> String {
+        self.node(number)["http"].as_str().expect("an address").to_owned()
+    }
+
     pub(crate) fn genesis(&self) -> String {
         text(&self.path("net/genesis.toml")).to_owned()
     }

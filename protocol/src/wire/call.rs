@@ -110,6 +110,15 @@ pub struct Status {
     /// Who is suspected as of that cut, and of what; the first 256.
     #[n(10)]
     pub suspicions: Vec<Suspicion>,
+    /// The last epoch whose mail is in the mailboxes.
+    #[n(11)]
+    pub delivered: u64,
+    /// Messages of this node's batches that cuts included, since it started.
+    #[n(12)]
+    pub messages_ordered: u64,
+    /// Messages appended to mailboxes here, once for each mailbox, since it started.
+    #[n(13)]
+    pub messages_delivered: u64,
 }
 
 /// What a node sees of another.

@@ -225,6 +225,9 @@ pub(crate) fn messages(story: &Story) -> Vec<Sample> {
                     .filter(|_| reason != Reason::Lapsed),
             })
             .to_vec(),
+        delivered: 3,
+        messages_ordered: 5,
+        messages_delivered: 7,
     };
     let cut = world.cuts[1].clone().into_inner();
     let accepted = world.accepted_proof(vec![sealed[1].clone()], second, 0);
