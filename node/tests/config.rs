@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use postroad::config::{ConfigError, Limits, NodeConfig, NodeDir, Registration, Setting, render};
+use postroad::config::{ConfigError, Http, Limits, LogFormat, NodeConfig, NodeDir, Registration, Setting, render};
 use postroad_protocol::SecretKey;
 
 fn env(pairs: &[(&str, &str)]) -> Vec<Setting> {
@@ -31,6 +31,8 @@ fn other_values_survive_as_well() {
         deputies: ids.clone(),
         allow_registration: Registration::Only(ids),
         announce: vec!["/dns4/post.example/tcp/4170".parse().expect("an address")],
+        http: Http { listen: None },
+        log_format: LogFormat::Json,
         limits: Limits { max_clients: 7, ..Limits::default() },
         ..NodeConfig::default()
     };
@@ -54,6 +56,19 @@ fn environment_beats_file_and_flags_beat_environment() {
     assert_eq!(config.listen.len(), 2);
     assert_eq!(config.allow_registration, Registration::Closed);
     assert_eq!(config.dir, NodeDir::new(dir.path()));
+}
+
+#[test]
+fn http_is_at_an_address_with_a_port_or_nowhere() {
+    let dir = written("[http]\nlisten = \"\"\n");
+    let load = |settings: &[Setting]| NodeConfig::load(dir.path(), settings);
+    assert_eq!(load(&[]).expect("it loads").http, Http { listen: None });
+    let config = load(&env(&[("POSTROAD_HTTP_LISTEN", "[::1]:9")])).expect("it loads");
+    assert_eq!(config.http.listen, Some("[::1]:9".parse().expect("an address")));
+    let error = load(&[Setting::flag("--set http.listen", "http.listen", "localhost")]).expect_err("no port");
+    assert!(error.to_string().contains("127.0.0.1:4171"), "{error}");
+    let error = NodeConfig::parse("log_format = \"xml\"").expect_err("an unknown form");
+    assert!(error.contains("text") && error.contains("json"), "{error}");
 }
 
 #[test]

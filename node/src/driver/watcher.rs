@@ -4,7 +4,8 @@
 //! it lasts.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Shared;
@@ -60,10 +61,16 @@ pub(super) async fn run(shared: Shared, store: PathBuf) {
     }
 }
 
-/// The bytes that the store takes, and those that are free beside it.
-fn disk(store: &std::path::Path) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
+/// The bytes that the store takes (it is a file, or a directory of files), and those that are free beside it.
+fn disk(store: &Path) -> Option<(u64, u64)> {
+    let taken = |meta: std::fs::Metadata| meta.blocks() * 512;
     let meta = std::fs::metadata(store).ok()?;
+    let bytes = if meta.is_dir() {
+        let files = std::fs::read_dir(store).ok()?;
+        files.flatten().filter_map(|file| file.metadata().ok()).map(taken).sum()
+    } else {
+        taken(meta)
+    };
     let free = rustix::fs::statvfs(store).ok()?;
-    Some((meta.blocks() * 512, free.f_bavail.saturating_mul(free.f_frsize)))
+    Some((bytes, free.f_bavail.saturating_mul(free.f_frsize)))
 }

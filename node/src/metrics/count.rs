@@ -40,15 +40,10 @@ impl Metrics {
     }
 
     fn count_report(&self, report: &Report) {
-        let add = |[of_bundles, of_messages]: &[_; 2], bundles, messages| {
-            let counters: [&prometheus_client::metrics::counter::Counter; 2] = [of_bundles, of_messages];
-            counters[0].inc_by(bundles);
-            counters[1].inc_by(messages);
-        };
         match report {
-            Report::Taken { messages } => add(&self.taken, 1, *messages),
-            Report::Accepted { bundles, messages } => add(&self.accepted, *bundles, *messages),
-            Report::Ordered { bundles, messages } => add(&self.ordered, *bundles, *messages),
+            Report::Taken { messages } => self.taken.add(1, *messages),
+            Report::Accepted { bundles, messages } => self.accepted.add(*bundles, *messages),
+            Report::Ordered { bundles, messages } => self.ordered.add(*bundles, *messages),
             Report::Delivered { entries } => {
                 self.delivered.inc_by(*entries);
             }

@@ -64,9 +64,9 @@ pub(crate) struct Metrics {
     /// When the node last did what it must keep doing.
     pub(crate) pulse: Arc<Pulse>,
     meters: Arc<Meters>,
-    taken: [Counter; 2],
-    accepted: [Counter; 2],
-    ordered: [Counter; 2],
+    taken: Stage,
+    accepted: Stage,
+    ordered: Stage,
     delivered: Counter,
     cuts_applied: Counter,
     cut_headers: Counter,
@@ -108,6 +108,20 @@ pub(crate) struct Metrics {
     disk_free_bytes: Gauge,
 }
 
+/// Bundles and messages that came to a stage of their way.
+#[derive(Debug)]
+struct Stage {
+    bundles: Counter,
+    messages: Counter,
+}
+
+impl Stage {
+    fn add(&self, bundles: u64, messages: u64) {
+        self.bundles.inc_by(bundles);
+        self.messages.inc_by(messages);
+    }
+}
+
 /// Registers metrics; a unit at the end of a name is told as such.
 struct Shelf(Registry);
 
@@ -125,13 +139,15 @@ impl Shelf {
         metric
     }
 
-    fn new<M: Metric + Clone + Default>(&mut self, name: &str, help: &str) -> M {
+    fn zero<M: Metric + Clone + Default>(&mut self, name: &str, help: &str) -> M {
         self.put(name, help, M::default())
     }
 
-    /// Bundles and messages that came to a stage.
-    fn stage(&mut self, stage: &str, help: &str) -> [Counter; 2] {
-        ["bundles", "messages"].map(|what| self.new(&format!("{what}_{stage}"), &format!("{what} {help}")))
+    fn stage(&mut self, stage: &str, help: &str) -> Stage {
+        Stage {
+            bundles: self.zero(&format!("bundles_{stage}"), &format!("Bundles {help}")),
+            messages: self.zero(&format!("messages_{stage}"), &format!("Messages {help}")),
+        }
     }
 }
 
@@ -147,7 +163,7 @@ impl Metrics {
         to.0.register("build", "The software", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
         let who = [("peer_id", me.to_string()), ("federation", federation.id().to_string()), ("role", role.to_owned())];
         to.0.register("node", "The node", Info::new(who.to_vec()));
-        let started: Gauge = to.new("start_time_seconds", "When the process started, Unix time");
+        let started: Gauge = to.zero("start_time_seconds", "When the process started, Unix time");
         started.set(unix_seconds());
         to.0.register_collector(Box::new(Sampled::new(Arc::clone(&pulse), network.clone())));
         to.0.register_collector(Box::new(Arc::clone(&meters)));
@@ -155,41 +171,41 @@ impl Metrics {
             taken: to.stage("taken", "that were taken from clients"),
             accepted: to.stage("accepted", "whose batch is under receipts; again if it is sealed again"),
             ordered: to.stage("ordered", "of this node's batches that a cut included"),
-            delivered: to.new("messages_delivered", "Messages appended to mailboxes here, once for each mailbox"),
-            cuts_applied: to.new("cuts_applied", "Cuts applied"),
-            cut_headers: to.new("cut_headers", "Headers, of all nodes, in the cuts applied"),
-            cut_messages: to.new("cut_messages", "Messages, of all nodes, in the cuts applied"),
-            cut_fills: to.new("cut_fills", "Fills, of all nodes, in the cuts applied"),
-            slices_held: to.new("slices_held", "Slices taken to hold: own mail, or in custody for others"),
-            receipts_signed: to.new("receipts_signed", "Receipts signed for other origins"),
-            cuts_signed: to.new("cuts_signed", "Cuts signed, on the sequencer's node"),
-            attestations: to.new("attestations", "Attestations of this node: signed, and final (anchored in a cut)"),
-            batches_resealed: to.new("batches_resealed", "Batches that could not be included and were sealed again"),
-            refusals: to.new("refusals", "What clients and peers asked and were refused, by reason"),
-            statements_refused: to.new("statements_refused", "Statements of or about a peer that were not taken"),
-            statements_verified: to.new("statements_verified", "Statements whose signatures and paths hold"),
-            statements_failed: to.new("statements_failed", "Statements that do not verify"),
-            peer_away: to.new("peer_away", "Times that a node became away: its slices go to custodians"),
-            peer_back: to.new("peer_back", "Times that a node came back"),
-            dial_failures: to.new("dial_failures", "Failed attempts to connect to a node"),
-            peer_connected: to.new("peer_connected", "Whether there is a mail stream to the node"),
-            peer_present: to.new("peer_present", "Whether the node takes slices: connected, caught up, in time"),
-            peer_queue: to.new("peer_queue_messages", "Messages that wait for a peer's stream"),
-            peer_queue_bound: to.new("peer_queue_bound_messages", "How many may wait before the stream is closed"),
-            mailboxes: to.new("mailboxes", "Mailboxes hosted"),
-            pending_slices: to.new("pending_slices", "Slices for this node that were ordered and are not filled"),
-            delivered_epoch: to.new("delivered_epoch", "The last epoch whose mail is in the mailboxes"),
-            undelivered_epochs: to.new("undelivered_epochs", "Applied epochs whose mail is not in the mailboxes"),
-            batches_under_way: to.new("batches_under_way", "Batches sealed and not ordered"),
-            batches_under_way_bytes: to.new("batches_under_way_bytes", "Their payload"),
-            batches_under_way_bound_bytes: to.new("batches_under_way_bound_bytes", "Beyond it clients are told busy"),
-            inbox_bytes: to.new("inbox_bytes", "Payload that waits to be sealed"),
-            inbox_bound_bytes: to.new("inbox_bound_bytes", "Beyond it clients are told busy"),
-            registrations_waiting: to.new("registrations_waiting", "Registrations that no cut has settled yet"),
-            core_queue: to.new("core_queue_messages", "Messages that wait for the core thread"),
-            core_queue_bound: to.new("core_queue_bound_messages", "How many may wait"),
-            clients: to.new("clients", "Clients with an open session"),
-            clients_bound: to.new("clients_bound", "How many there may be"),
+            delivered: to.zero("messages_delivered", "Messages appended to mailboxes here, once for each mailbox"),
+            cuts_applied: to.zero("cuts_applied", "Cuts applied"),
+            cut_headers: to.zero("cut_headers", "Headers, of all nodes, in the cuts applied"),
+            cut_messages: to.zero("cut_messages", "Messages, of all nodes, in the cuts applied"),
+            cut_fills: to.zero("cut_fills", "Fills, of all nodes, in the cuts applied"),
+            slices_held: to.zero("slices_held", "Slices taken to hold: own mail, or in custody for others"),
+            receipts_signed: to.zero("receipts_signed", "Receipts signed for other origins"),
+            cuts_signed: to.zero("cuts_signed", "Cuts signed, on the sequencer's node"),
+            attestations: to.zero("attestations", "Attestations of this node: signed, and final (anchored in a cut)"),
+            batches_resealed: to.zero("batches_resealed", "Batches that could not be included and were sealed again"),
+            refusals: to.zero("refusals", "What clients and peers asked and were refused, by reason"),
+            statements_refused: to.zero("statements_refused", "Statements of or about a peer that were not taken"),
+            statements_verified: to.zero("statements_verified", "Statements whose signatures and paths hold"),
+            statements_failed: to.zero("statements_failed", "Statements that do not verify"),
+            peer_away: to.zero("peer_away", "Times that a node became away: its slices go to custodians"),
+            peer_back: to.zero("peer_back", "Times that a node came back"),
+            dial_failures: to.zero("dial_failures", "Failed attempts to connect to a node"),
+            peer_connected: to.zero("peer_connected", "Whether there is a mail stream to the node"),
+            peer_present: to.zero("peer_present", "Whether the node takes slices: connected, caught up, in time"),
+            peer_queue: to.zero("peer_queue_messages", "Messages that wait for a peer's stream"),
+            peer_queue_bound: to.zero("peer_queue_bound_messages", "How many may wait before the stream is closed"),
+            mailboxes: to.zero("mailboxes", "Mailboxes hosted"),
+            pending_slices: to.zero("pending_slices", "Slices for this node that were ordered and are not filled"),
+            delivered_epoch: to.zero("delivered_epoch", "The last epoch whose mail is in the mailboxes"),
+            undelivered_epochs: to.zero("undelivered_epochs", "Applied epochs whose mail is not in the mailboxes"),
+            batches_under_way: to.zero("batches_under_way", "Batches sealed and not ordered"),
+            batches_under_way_bytes: to.zero("batches_under_way_bytes", "Their payload"),
+            batches_under_way_bound_bytes: to.zero("batches_under_way_bound_bytes", "Beyond it clients are told busy"),
+            inbox_bytes: to.zero("inbox_bytes", "Payload that waits to be sealed"),
+            inbox_bound_bytes: to.zero("inbox_bound_bytes", "Beyond it clients are told busy"),
+            registrations_waiting: to.zero("registrations_waiting", "Registrations that no cut has settled yet"),
+            core_queue: to.zero("core_queue_messages", "Messages that wait for the core thread"),
+            core_queue_bound: to.zero("core_queue_bound_messages", "How many may wait"),
+            clients: to.zero("clients", "Clients with an open session"),
+            clients_bound: to.zero("clients_bound", "How many there may be"),
             store_commit_seconds: to.put(
                 "store_commit_seconds",
                 "Time of a commit that wrote something, its syncs included",
@@ -200,8 +216,8 @@ impl Metrics {
                 "Messages that the core handled under one commit",
                 Histogram::new(exponential_buckets(1.0, 2.0, 10)),
             ),
-            store_bytes: to.new("store_bytes", "Size of the store's file on disk"),
-            disk_free_bytes: to.new("disk_free_bytes", "Bytes that this process may still write on the store's disk"),
+            store_bytes: to.zero("store_bytes", "Size of the store's file on disk"),
+            disk_free_bytes: to.zero("disk_free_bytes", "Bytes that this process may still write on the store's disk"),
             registry: shelf.0,
             pulse,
             meters,
@@ -248,7 +264,7 @@ impl Metrics {
 
     /// Messages of this node's batches that cuts included.
     pub(crate) fn messages_ordered(&self) -> u64 {
-        self.ordered[1].get()
+        self.ordered.messages.get()
     }
 
     /// Messages appended to mailboxes here.

@@ -107,22 +107,25 @@ impl Meters {
 impl Collector for Meters {
     fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
         let by_peer = self.by_peer.read().unwrap_or_else(PoisonError::into_inner);
-        let directions: [(_, _, fn(&Meter) -> u64); 2] = [
-            ("peer_read", "Bytes of streams read, by peer, without what the transport adds", Meter::read_bytes),
-            (
-                "peer_written",
-                "Bytes of streams written, by peer, without what the transport adds",
-                Meter::written_bytes,
-            ),
-        ];
-        for (name, help, bytes) in directions {
-            let kind = ConstCounter::new(0_u64).metric_type();
-            let mut family = to.encode_descriptor(name, help, Some(&Unit::Bytes), kind)?;
-            for (peer, meter) in &*by_peer {
-                let peer = peer.as_ref().map_or_else(|| "stranger".to_owned(), NodeId::to_string);
-                ConstCounter::new(bytes(meter)).encode(family.encode_family(&[("peer", peer)])?)?;
-            }
-        }
-        Ok(())
+        let help = "Bytes of streams read, by peer, without what the transport adds";
+        by_peer_family(&mut to, "peer_read", help, &by_peer, Meter::read_bytes)?;
+        let help = "Bytes of streams written, by peer, without what the transport adds";
+        by_peer_family(&mut to, "peer_written", help, &by_peer, Meter::written_bytes)
     }
+}
+
+fn by_peer_family(
+    to: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    by_peer: &BTreeMap<Option<NodeId>, Arc<Meter>>,
+    bytes: fn(&Meter) -> u64,
+) -> fmt::Result {
+    let kind = ConstCounter::new(0_u64).metric_type();
+    let mut family = to.encode_descriptor(name, help, Some(&Unit::Bytes), kind)?;
+    for (peer, meter) in by_peer {
+        let peer = peer.as_ref().map_or_else(|| "stranger".to_owned(), NodeId::to_string);
+        ConstCounter::new(bytes(meter)).encode(family.encode_family(&[("peer", peer)])?)?;
+    }
+    Ok(())
 }

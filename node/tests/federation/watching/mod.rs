@@ -3,16 +3,18 @@
 mod exposition;
 mod http;
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
+use std::process::Stdio;
 use std::time::Duration;
 
 use postroad_client::{ClientError, Endpoint, NodeAddr};
 use postroad_protocol::record::Registration;
 use postroad_protocol::wire::call::Question;
 use postroad_protocol::{Digest, SecretKey, Signed};
+use serde_json::Value;
 
-use crate::net::{Net, run};
+use crate::net::{Net, postroad, run, signal, text};
 use http::{exchange, get, health, metrics, until};
 
 /// Connections that the node serves at the same time.
@@ -146,6 +148,48 @@ fn health_says_why_not_and_http_cannot_be_stalled() {
     let log = std::fs::read_to_string(net.path("net/node-2/log")).expect("a log");
     assert_eq!(log.matches("not healthy reason=\"cuts-stale\"").count(), 1, "{log}");
     assert_eq!(log.matches("no longer the case reason=\"cuts-stale\"").count(), 1, "{log}");
+}
+
+#[test]
+fn a_log_has_a_line_for_what_matters_and_warns_of_an_open_door() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (node, genesis) = (dir.path().join("node"), dir.path().join("genesis.toml"));
+    let (node, genesis) = (text(&node), text(&genesis));
+    // Port 0: a free one. The genesis wants an address that others could dial, so it gets one that nobody does.
+    let listen = "/ip4/127.0.0.1/tcp/0";
+    assert_eq!(run(&["init", "--dir", node, "--name", "alone", "--listen", listen]).code, 0);
+    let config = format!("{node}/postroad.toml");
+    let announced = std::fs::read_to_string(&config).expect("a configuration");
+    let announced = announced.replace("announce = []", "announce = [\"/dns4/post.example/tcp/4170\"]");
+    std::fs::write(&config, announced).expect("it can be written");
+    assert_eq!(run(&["genesis", "--dir", node, "--out", genesis]).code, 0);
+    let mut child = postroad(&["run", "--dir", node, "--set", "log_format=json", "--set", "http.listen=0.0.0.0:0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    let mut ready = String::new();
+    BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut ready).expect("a line");
+    let ready: Value = serde_json::from_str(&ready).expect("JSON");
+    let port = ready["http"].as_str().expect("an address").rsplit(':').next().expect("a port").to_owned();
+    until("health", || health(&format!("127.0.0.1:{port}")), |answer| answer == &Some((200, Vec::new())));
+    signal(child.id(), "TERM");
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0));
+
+    let log = String::from_utf8(output.stderr).expect("text");
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let count = |level: &str, message: &str| {
+        let same =
+            |line: &&Value| line["level"] == level && line["message"].as_str().is_some_and(|m| m.starts_with(message));
+        lines.iter().filter(same).count()
+    };
+    for message in ["starting", "the start is settled", "ready", "asked to stop", "stopped"] {
+        assert_eq!(count("INFO", message), 1, "{message}: {log}");
+    }
+    assert_eq!(count("WARN", "metrics and health can be read from other machines"), 1, "{log}");
+    assert!(lines.iter().any(|line| line["peer"] == ready["peer_id"] && line["epoch"].is_u64()), "{log}");
+    assert!(lines.len() <= 8, "a line that does not matter: {log}");
 }
 
 /// Small requests for two paths, a bounded number of connections, and no patience.
