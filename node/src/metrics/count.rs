@@ -87,6 +87,7 @@ impl Metrics {
         let (mailboxes, pending) = node.load();
         self.mailboxes.set(signed(mailboxes));
         self.pending_slices.set(signed(pending));
+        self.overdue_slices.set(signed(node.overdue().len() as u64));
         self.delivered_epoch.set(signed(node.settled().0));
         let Backlog {
             inbox_bytes,
