@@ -24,7 +24,9 @@ use crate::staged::{Order, Staged, Visit, bounds};
 use crate::{StoreError, Table, seal};
 
 mod device;
+mod overlay;
 use device::{Device, Watch};
+use overlay::Overlay;
 
 /// The version of what this crate writes: table layout and checksums.
 const FORMAT: u32 = 1;
@@ -68,6 +70,22 @@ impl Disk {
         let opened = open_file(&*medium, path, tables)?;
         let state = Mutex::new(State::Open(Arc::new(opened)));
         Ok(Self { medium, path: path.to_owned(), tables: tables.to_vec(), state })
+    }
+
+    /// Opens the file at `path` and never changes it: what is written stays in memory.
+    pub(crate) fn inspect(path: &Path, tables: &[Table]) -> Result<Self, StoreError> {
+        // For writing too, because a lock that excludes others wants that.
+        let file = OpenOptions::new().read(true).write(true).open(path);
+        let file = file.map_err(|error| opening(path, redb::Error::Io(error)))?;
+        let overlay = Overlay::new(file).map_err(|error| opening(path, error.into()))?;
+        let db = Builder::new()
+            .set_cache_size(CACHE_BYTES)
+            .create_with_backend(overlay)
+            .map_err(|error| opening(path, error.into()))?;
+        let opened = Opened { db, watch: Arc::default() };
+        prepare(path, &opened.db, tables)?;
+        let state = Mutex::new(State::Open(Arc::new(opened)));
+        Ok(Self { path: path.to_owned(), tables: tables.to_vec(), state })
     }
 
     fn opened(&self) -> Result<Arc<Opened>, StoreError> {

@@ -123,6 +123,18 @@ impl Store {
         Ok(Self::new(tables, Backend::Sled(Arc::new(disk))))
     }
 
+    /// Opens the store in the file at `path`, which must exist, to look at what it holds. The file is locked as by
+    /// [`Store::open`] and never changed: what a repair or a transaction writes stays in memory.
+    ///
+    /// # Errors
+    /// As for [`Store::open`].
+    #[cfg(feature = "redb")]
+    pub fn inspect(path: &Path, tables: &[Table]) -> Result<Self, StoreError> {
+        let tables = sorted(tables);
+        let disk = Disk::inspect(path, &tables)?;
+        Ok(Self::new(tables, Backend::Disk(disk)))
+    }
+
     /// A store that lives as long as its handles. Committing to it costs no IO and cannot fail.
     #[must_use]
     pub fn memory(tables: &[Table]) -> Self {

@@ -417,3 +417,34 @@ proptest! {
         on_each(|store| follows_the_model(store, &ops));
     }
 }
+
+#[test]
+fn who_inspects_a_store_changes_no_byte_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, copy) = (dir.path().join("store"), dir.path().join("copy"));
+    let store = open(&path);
+    commit(&store, &[(A, b"1", b"one"), (A, b"2", &[7; 20_000])]);
+    // A copy of a file that is open is one that was not closed, and is repaired when it is opened.
+    fs::copy(&path, &copy).unwrap();
+    assert!(matches!(Store::inspect(&path, &TABLES), Err(StoreError::InUse { .. })));
+    drop(store);
+    let missing = dir.path().join("missing");
+    assert!(Store::inspect(&missing, &TABLES).is_err());
+    assert!(!missing.exists());
+    for path in [&path, &copy] {
+        let before = fs::read(path).unwrap();
+        let modified = fs::metadata(path).unwrap().modified().unwrap();
+        // With a table that it does not have.
+        let store = Store::inspect(path, &[A, B, Table("new")]).unwrap();
+        assert!(matches!(Store::inspect(path, &TABLES), Err(StoreError::InUse { .. })));
+        commit(&store, &[(B, b"3", &[8; 20_000])]);
+        let view = store.snapshot().unwrap();
+        assert_eq!(view.get(A, b"2").unwrap().unwrap(), [7; 20_000]);
+        assert_eq!(view.get(B, b"3").unwrap().unwrap(), [8; 20_000]);
+        assert_eq!(view.get(Table("new"), b"").unwrap(), None);
+        drop((view, store));
+        assert!(fs::read(path).unwrap() == before);
+        assert_eq!(fs::metadata(path).unwrap().modified().unwrap(), modified);
+        assert_eq!(open(path).snapshot().unwrap().get(B, b"3").unwrap(), None);
+    }
+}
