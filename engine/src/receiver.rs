@@ -409,9 +409,10 @@ impl Receiver {
                 }
                 let index = match self.remembered.get(&key) {
                     Some(index) => Arc::clone(index),
-                    None => match load_index(&key, &self.me, &self.federation, store)? {
-                        Some(index) => Arc::new(index),
-                        None => {
+                    None => match load_index(&key, &self.me, &self.federation, store) {
+                        Ok(Some(index)) => Arc::new(index),
+                        // One that is damaged is fetched as one that is gone.
+                        Ok(None) | Err(StoreError::Corrupt { .. }) => {
                             self.missing = Some(key);
                             if self.stalled != Some(key) {
                                 self.stalled = Some(key);
@@ -420,6 +421,7 @@ impl Receiver {
                             self.mark_delivered(before, entries, &mut writes, out);
                             return Ok(writes);
                         }
+                        Err(error) => return Err(error),
                     },
                 };
                 indexes.push(Some(index));
@@ -533,8 +535,16 @@ impl Receiver {
             self.stalled = None;
         }
         let Some(held) = held.filter(|held| held.key == *key) else { return Ok(Vec::new()) };
-        let known = store.get(ROOTS, &tables::slice_key(key))?.is_some();
-        Ok(if known { Vec::new() } else { self.slice_rows(key, &held.parcel) })
+        let row = tables::slice_key(key);
+        match store.get(SLICES, &row) {
+            Ok(Some(_)) => Ok(Vec::new()),
+            // It was fetched because its row is damaged, and takes its place.
+            Err(StoreError::Corrupt { .. }) if store.get(ROOTS, &row)?.is_some() => {
+                Ok(vec![tables::put(SLICES, row, &*held.parcel)])
+            }
+            Ok(None) | Err(StoreError::Corrupt { .. }) => Ok(self.slice_rows(key, &held.parcel)),
+            Err(error) => Err(error),
+        }
     }
 }
 

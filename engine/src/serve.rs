@@ -78,6 +78,28 @@ pub fn slice(
     Ok(Some(SliceParcel { header: sealed.header, destination: key.destination, request: None, body }))
 }
 
+/// Why entries cannot be read. Nothing is served of a row that is damaged; what others have can be had again.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// The cut of this epoch: any node has it.
+    #[error("{1}")]
+    Cut(u64, StoreError),
+    /// This slice: its holders and its origin have it.
+    #[error("{1}")]
+    Slice(Box<SliceKey>, StoreError),
+    /// Something that nobody else has.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Keeps apart what is damaged from a disk that fails.
+fn damaged(error: StoreError, what: impl FnOnce(StoreError) -> Unreadable) -> Unreadable {
+    match error {
+        StoreError::Corrupt { .. } => what(error),
+        error => Unreadable::Store(error),
+    }
+}
+
 /// What a subscriber gets: each cut before the first entry of its epoch.
 #[derive(Clone, Debug)]
 pub enum Served {
@@ -155,7 +177,7 @@ impl Reader {
     /// The entries of `mailbox` from log index `from` on, until about `max_bytes` or `limit` entries are reached.
     ///
     /// # Errors
-    /// [`StoreError`]; a row whose slice or cut is gone is [`StoreError::Corrupt`].
+    /// [`Unreadable`], when the very first entry cannot be read; a slice or cut that is gone counts as damaged.
     pub fn entries(
         &mut self,
         store: &dyn Read,
@@ -163,7 +185,7 @@ impl Reader {
         from: u64,
         limit: usize,
         max_bytes: usize,
-    ) -> Result<Vec<Served>, StoreError> {
+    ) -> Result<Vec<Served>, Unreadable> {
         let mut served = Vec::new();
         let end = tables::mailbox_key(mailbox, u64::MAX);
         let past = tables::get(store, META, EXPIRED)?.unwrap_or(0);
@@ -195,21 +217,39 @@ impl Reader {
                     if count >= limit || bytes >= max_bytes {
                         return Ok(served);
                     }
-                    let cut = self.library.cut(store, row.epoch)?;
+                    let (cut, entry) = match self.entry(store, &row, offset, log_index) {
+                        Ok(read) => read,
+                        // What comes before it is sound.
+                        Err(_) if !served.is_empty() => return Ok(served),
+                        Err(unreadable) => return Err(unreadable),
+                    };
                     if self.served != Some(row.epoch) {
                         self.served = Some(row.epoch);
-                        served.push(Served::Cut(Box::new(cut.0.clone())));
+                        served.push(Served::Cut(Box::new(cut)));
                     }
-                    let body = self.library.slice(store, &row.slice)?;
-                    let order = cut.1.get(row.position as usize).cloned();
-                    let proof = order.and_then(|order| EntryProof::of(&body, &row.leaves[offset], order));
-                    let proof = proof.ok_or_else(|| gone(&row.slice))?;
                     count += 1;
-                    bytes += proof.common.len() + proof.recipient.own.len() + PROOF_BYTES as usize;
-                    served.push(Served::Entry(Box::new(Entry { log_index, settled: row.settled, proof })));
+                    bytes += entry.proof.common.len() + entry.proof.recipient.own.len() + PROOF_BYTES as usize;
+                    served.push(Served::Entry(Box::new(entry)));
                 }
             }
         }
+    }
+
+    fn entry(
+        &self,
+        store: &dyn Read,
+        row: &LogRow,
+        offset: usize,
+        log_index: u64,
+    ) -> Result<(CertifiedCut, Entry), Unreadable> {
+        let cut = self.library.cut(store, row.epoch);
+        let cut = cut.map_err(|error| damaged(error, |error| Unreadable::Cut(row.epoch, error)))?;
+        let body = self.library.slice(store, &row.slice);
+        let body = body.map_err(|error| damaged(error, |error| Unreadable::Slice(Box::new(row.slice), error)))?;
+        let order = cut.1.get(row.position as usize).cloned();
+        let proof = order.and_then(|order| EntryProof::of(&body, &row.leaves[offset], order));
+        let proof = proof.ok_or_else(|| gone(&row.slice))?;
+        Ok((cut.0.clone(), Entry { log_index, settled: row.settled, proof }))
     }
 }
 

@@ -117,9 +117,14 @@ impl Node {
             .collect();
         let turn = if asked.is_empty() { 0 } else { self.rounds % asked.len() };
         for (slice, challenge, root, witnesses) in asked.iter().cycle().skip(turn).take(asked.len().min(MAX_ANSWERS)) {
-            let Some(parcel) = serve::slice(store, &self.me, &self.config.federation, slice)? else {
-                self.hand_in_loss(slice, out);
-                continue;
+            let parcel = match serve::slice(store, &self.me, &self.config.federation, slice) {
+                Ok(Some(parcel)) => parcel,
+                // One that is damaged is lost like one that is gone.
+                Ok(None) | Err(StoreError::Corrupt { .. }) => {
+                    self.hand_in_loss(slice, out);
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             if witnesses.contains(&self.me) {
                 let token = self.next_token();

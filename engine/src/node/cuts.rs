@@ -29,6 +29,7 @@ impl Node {
         let epoch = cut.certified.header.epoch;
         let head = self.ledger.head().epoch;
         if epoch <= head {
+            self.mend_cut(&cut, store, out)?;
             return Ok(());
         }
         if epoch > head + 1 {
@@ -60,6 +61,20 @@ impl Node {
         }
         out.push(Output::Applied(self.ledger.head().epoch, self.receiver.delivered()));
         Ok(())
+    }
+
+    /// A cut that was applied before comes again: if its row is damaged, it takes its place. (The sequencer certifies one
+    /// cut of an epoch, so it is the same.)
+    fn mend_cut(&mut self, cut: &Verified<Cut>, store: &dyn Read, out: &mut Vec<Output>) -> Result<(), StoreError> {
+        let key = tables::number_key(cut.certified.header.epoch);
+        match store.get(CUTS, &key) {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) | Err(StoreError::Corrupt { .. }) => {
+                self.persist(vec![tables::put(CUTS, key, &**cut)], out);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The moment at which the last cut that the sequencer had is applied, the start can be handed in.

@@ -171,11 +171,15 @@ async fn parent_gone() {
     while matches!(input.read(&mut bytes).await, Ok(count) if count > 0) {}
 }
 
+/// What to do about a record that is damaged.
+pub(super) const DAMAGED: &str = "check the disk; postroad fsck names all damaged records; then restore a backup, or see \"Damaged records\" in docs/operators.md";
+
 /// What a lock that was not given means.
 pub(super) fn locked(error: StoreError) -> CliError {
     match error {
         StoreError::InUse { .. } => CliError::in_use(error.to_string()),
         StoreError::Full => CliError::refused("full", error.to_string(), "free some space, and start it again"),
+        StoreError::Corrupt { .. } => CliError::refused("store-damaged", error.to_string(), DAMAGED),
         _ => CliError::refused("store", error.to_string(), "check the directory and its disk"),
     }
 }

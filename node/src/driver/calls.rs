@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
+use postroad_engine::tables::{CUTS, key_number};
 use postroad_engine::{Input, serve as rows};
 use postroad_net::Stream;
 use postroad_protocol::state::HomeProof;
 use postroad_protocol::wire::call::{PeerState, PeerStatus, Question, Reply, Status};
 use postroad_protocol::{MailboxId, NodeId, Refusal, Seq, Verified, wire};
+use postroad_store::StoreError;
 use tokio::sync::oneshot;
 
-use super::Shared;
 use super::core::ToCore;
 use super::streams::{GREETING, StreamError, read, read_greeting, write};
+use super::{Shared, fetch};
 
 /// Suspicions that a status names, at most.
 const MAX_SUSPICIONS: usize = 256;
@@ -80,7 +82,12 @@ async fn answer(shared: &Shared, from: NodeId, question: Question) -> Result<Rep
         Question::Cuts(after) => {
             let store = shared.store.clone();
             let cuts = shared.offload(move || store.snapshot().and_then(|store| rows::cuts(&store, after, PAGE_BYTES)));
-            Reply::Cuts(cuts.await.ok_or(Refusal::NotReady)?.map_err(unreadable)?)
+            let cuts = cuts.await.ok_or(Refusal::NotReady)?;
+            if let Err(StoreError::Corrupt { table: CUTS, key }) = &cuts {
+                let (shared, epoch) = (shared.clone(), key_number(key));
+                shared.runtime.clone().spawn(async move { fetch::cut(&shared, epoch).await });
+            }
+            Reply::Cuts(cuts.map_err(unreadable)?)
         }
         // Who writes to whom is for the destination alone.
         Question::Slice(key) if key.destination != from => {
@@ -136,7 +143,7 @@ fn stopping<E>(_: E) -> Refusal {
     Refusal::NotReady
 }
 
-fn unreadable(error: postroad_store::StoreError) -> Refusal {
+fn unreadable(error: StoreError) -> Refusal {
     tracing::error!(%error, "a row cannot be read");
     Refusal::NotFound { what: "it cannot be read from this node's disk".into() }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use postroad_engine::Input;
-use postroad_engine::serve::{Reader, Served};
+use postroad_engine::serve::{Reader, Served, Unreadable};
 use postroad_net::{Stream, StreamReader, StreamWriter};
 use postroad_protocol::bundle::Bundle;
 use postroad_protocol::codec::decode;
@@ -14,9 +14,9 @@ use postroad_protocol::wire::client::{FromClient, Settled, ToClient};
 use postroad_protocol::{MailboxId, Params, Refusal, Verified, wire};
 use tokio::sync::{mpsc, watch};
 
-use super::Shared;
 use super::core::ToCore;
 use super::streams::{StreamError, next_link, read_greeting, write, write_all};
+use super::{Shared, fetch};
 
 /// Answers that wait for one client, at most.
 const MAX_ANSWERS: usize = 8_192;
@@ -221,14 +221,22 @@ async fn subscription(
         let limit = limit.min(usize::try_from(allowed).unwrap_or(limit));
         let store = shared.store.clone();
         let page = shared.offload(move || {
-            let page = store.snapshot().and_then(|rows| reader.entries(&rows, &mailbox, next, limit, bytes));
+            let page = store.snapshot().map_err(Unreadable::from);
+            let page = page.and_then(|rows| reader.entries(&rows, &mailbox, next, limit, bytes));
             (reader, page)
         });
         let (back, page) = page.await.ok_or(StreamError::Stopping)?;
         reader = back;
+        let page = match page {
+            Ok(page) => page,
+            Err(unreadable) => {
+                fetch::mend(shared, unreadable).await?;
+                continue;
+            }
+        };
         let mut count = 0;
         let mut behind = None;
-        for served in page? {
+        for served in page {
             let message = match served {
                 Served::Cut(cut) => ToClient::Cut(*cut),
                 Served::Entry(entry) => {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use postroad_engine::peers::rank_custodians;
+use postroad_engine::serve::Unreadable;
 use postroad_engine::{Held, Input};
 use postroad_protocol::slice::SliceKey;
 use postroad_protocol::wire::call::{Question, Reply};
@@ -11,46 +13,101 @@ use postroad_protocol::{NodeId, Verified};
 use super::Shared;
 use super::calls::ask;
 use super::core::ToCore;
+use super::streams::StreamError;
 
 /// How long one node has to answer.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Nodes that are asked for a slice whose row is damaged, at most.
+const MAX_SOURCES: usize = 8;
+/// Between two attempts to get again what is damaged.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Asks each source in turn, and tells the core.
 pub(super) fn slice(shared: &Shared, key: SliceKey, sources: Vec<NodeId>) {
     let shared = shared.clone();
-    shared.runtime.clone().spawn(async move {
-        let mut found = None;
-        for node in sources {
-            let reply = tokio::time::timeout(PATIENCE, ask(&shared, &node, &Question::Slice(key))).await;
-            let Ok(Ok(Reply::Slice(parcel))) = reply else { continue };
-            let federation = shared.federation.clone();
-            let checked = shared.offload(move || Held::check(*parcel, &federation)).await;
-            match checked.map(|checked| shared.metrics.checked("slice", checked)) {
-                Some(Ok(held)) if held.key == key => {
-                    found = Some(held);
-                    break;
-                }
-                Some(Err(error)) => tracing::warn!(peer = %node, %error, "a fetched slice does not verify"),
-                _ => {}
+    shared.runtime.clone().spawn(async move { find(&shared, key, sources).await });
+}
+
+async fn find(shared: &Shared, key: SliceKey, sources: Vec<NodeId>) {
+    let mut found = None;
+    for node in sources {
+        let reply = tokio::time::timeout(PATIENCE, ask(shared, &node, &Question::Slice(key))).await;
+        let Ok(Ok(Reply::Slice(parcel))) = reply else { continue };
+        let federation = shared.federation.clone();
+        let checked = shared.offload(move || Held::check(*parcel, &federation)).await;
+        match checked.map(|checked| shared.metrics.checked("slice", checked)) {
+            Some(Ok(held)) if held.key == key => {
+                found = Some(held);
+                break;
             }
+            Some(Err(error)) => tracing::warn!(peer = %node, %error, "a fetched slice does not verify"),
+            _ => {}
         }
-        shared.tell(ToCore::input(Input::Fetched(key, found))).await;
-    });
+    }
+    shared.tell(ToCore::input(Input::Fetched(key, found))).await;
+}
+
+/// Gets again what others have of what is damaged on this disk, so that who reads can go on.
+///
+/// # Errors
+/// What nobody else has; the reader's stream ends.
+pub(super) async fn mend(shared: &Shared, unreadable: Unreadable) -> Result<(), StreamError> {
+    match unreadable {
+        Unreadable::Cut(epoch, error) => {
+            tracing::error!(%error, epoch, "nothing is served of this cut; it is asked for from other nodes");
+            cut(shared, epoch).await;
+        }
+        Unreadable::Slice(key, error) => {
+            tracing::error!(%error, "nothing is served of this slice; it is asked for from its holders and its origin");
+            let mut sources = vec![key.origin];
+            {
+                let view = shared.view.borrow();
+                let deputies = view.head.node(&key.destination).map_or(&[][..], |node| &node.deputies);
+                let started = view.head.nodes().filter(|(_, node)| node.incarnation > 0).map(|(node, _)| *node);
+                sources.extend(rank_custodians(&key.destination, deputies, started));
+            }
+            sources.retain(|node| *node != shared.me);
+            sources.truncate(MAX_SOURCES);
+            find(shared, *key, sources).await;
+        }
+        Unreadable::Store(error) => return Err(error.into()),
+    }
+    // Where it is in now, the next cut finds it; where nobody had it, it is not asked for all the time.
+    tokio::time::sleep(AGAIN).await;
+    Ok(())
+}
+
+/// Fetches one cut that was applied before.
+pub(super) async fn cut(shared: &Shared, epoch: u64) {
+    for node in nodes_with_cuts(shared) {
+        let question = Question::Cuts(epoch.saturating_sub(1));
+        let reply = tokio::time::timeout(PATIENCE, ask(shared, &node, &question)).await;
+        let Ok(Ok(Reply::Cuts(cuts))) = reply else { continue };
+        let Some(cut) = cuts.into_iter().next().filter(|cut| cut.certified.header.epoch == epoch) else { continue };
+        let federation = shared.federation.clone();
+        if let Some(Ok(cut)) = shared.offload(move || Verified::check(cut, &federation)).await {
+            shared.tell(ToCore::input(Input::Cut(Arc::new(cut)))).await;
+            return;
+        }
+    }
+}
+
+/// The other nodes, the sequencer first.
+fn nodes_with_cuts(shared: &Shared) -> Vec<NodeId> {
+    let mut nodes = vec![shared.federation.sequencer()];
+    nodes.extend(shared.view.borrow().head.nodes().map(|(node, _)| *node));
+    nodes.extend(shared.known.keys().copied());
+    let mut asked = std::collections::BTreeSet::from([shared.me]);
+    nodes.retain(|node| asked.insert(*node));
+    nodes
 }
 
 /// Fetches the cuts after `epoch` from the sequencer or any other node, and tells the core.
 pub(super) fn cuts(shared: &Shared, epoch: u64) {
     let shared = shared.clone();
     shared.runtime.clone().spawn(async move {
-        let mut nodes = vec![shared.federation.sequencer()];
-        nodes.extend(shared.view.borrow().head.nodes().map(|(node, _)| *node));
-        nodes.extend(shared.known.keys().copied());
         let mut after = epoch;
-        let mut asked = std::collections::BTreeSet::new();
-        for node in nodes.into_iter().filter(|node| *node != shared.me) {
-            if !asked.insert(node) {
-                continue;
-            }
+        for node in nodes_with_cuts(&shared) {
             while let Ok(Ok(Reply::Cuts(cuts))) =
                 tokio::time::timeout(PATIENCE, ask(&shared, &node, &Question::Cuts(after))).await
             {

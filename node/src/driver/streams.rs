@@ -147,6 +147,7 @@ pub(super) async fn accept(shared: Shared, mut events: mpsc::Receiver<Event>, ma
 async fn log(task: impl Future<Output = Result<(), StreamError>>) {
     match task.await {
         Ok(()) | Err(StreamError::Ended | StreamError::Stopping) => {}
+        Err(error @ StreamError::Store(_)) => tracing::error!(%error, "a stream was closed: its rows cannot be read"),
         Err(error) => tracing::debug!(%error, "a stream was closed"),
     }
 }
