@@ -8,12 +8,14 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub mod backup;
 pub mod bench;
 pub mod children;
 mod client_side;
 pub mod demo;
 pub mod demo_client;
 pub mod directory;
+pub mod fsck;
 pub mod genesis;
 pub mod init;
 mod live;
@@ -67,6 +69,12 @@ enum Command {
     Run(run::Args),
     /// Show what a node knows of itself and of the federation
     Status(status::Args),
+    /// Take a backup of a node, running or not; or check one
+    Backup(backup::Args),
+    /// Restore a node from a backup
+    Restore(backup::RestoreArgs),
+    /// Recompute everything that a stopped node holds, and name what does not agree
+    Fsck(fsck::Args),
     /// Make a mailbox and register it with its home
     Mailbox(mailbox::Args),
     /// Send messages, and wait until they are accepted, ordered or delivered
@@ -85,7 +93,7 @@ enum Command {
 /// The groups of the help page; every visible subcommand is in exactly one.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Try it", &["demo", "testnet", "bench"]),
-    ("Run a node", &["init", "genesis", "run", "status"]),
+    ("Run a node", &["init", "genesis", "run", "status", "backup", "restore", "fsck"]),
     ("Send and receive", &["mailbox", "send", "recv", "directory"]),
     ("Prove", &["verify"]),
 ];
@@ -198,6 +206,9 @@ async fn client_side(command: Command, output: &Output) -> Result<(), CliError> 
         Command::Init(args) => init::run(args, output).await,
         Command::Genesis(args) => genesis::run(args, output).await,
         Command::Status(args) => status::run(args, output).await,
+        Command::Backup(args) => backup::run(args, output).await,
+        Command::Restore(args) => backup::run_restore(args, output).await,
+        Command::Fsck(args) => fsck::run(args, output).await,
         Command::Mailbox(args) => mailbox::run(args, output).await,
         Command::Send(args) => send::run(args, output).await,
         Command::Recv(args) => recv::run(args, output).await,

@@ -7,6 +7,7 @@
 //! | `genesis.toml` | the federation |
 //! | `store.redb`, or the directory `store.sled` | everything the node holds |
 //! | `guard/` | the signing guard of a sequencer. It must not be restored from a backup, so keep it out of them |
+//! | `control` | the socket through which a running node hands out a backup |
 //! | `lock` | held by the process that runs on the directory |
 
 use std::fs::{self, OpenOptions};
@@ -56,6 +57,11 @@ impl NodeDir {
             StoreKind::Redb => "store.redb",
             StoreKind::Sled => "store.sled",
         })
+    }
+
+    /// The socket on which a running node hands out a backup.
+    pub fn control(&self) -> PathBuf {
+        self.path.join("control")
     }
 
     /// The signing guard of a sequencer.

@@ -17,11 +17,13 @@
 //! | follower | 1 per inbound order stream, on the sequencer's node | the same, seen from there |
 //! | client | 2 per client stream | requests; entries |
 //! | call | 1 per inbound call, bounded | one answer |
+//! | control | 1 | hands out backups to who may open the socket in the node's directory |
 //! | http | 1, and 1 per connection, bounded | metrics and health, from what is published (`http.rs`) |
 //! | watcher | 1 | says in the log when the node's health changes |
 
 mod calls;
 mod clients;
+mod control;
 mod core;
 mod fetch;
 mod full;
@@ -55,6 +57,7 @@ use tokio::sync::{mpsc, watch};
 use crate::config::{ConfigError, NodeConfig, Registration, Serving, StoreKind};
 use crate::http;
 use crate::metrics::Metrics;
+pub(crate) use control::BACKUP_REQUEST;
 use core::{Core, ToCore};
 use verify::Verifier;
 
@@ -295,6 +298,7 @@ pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -
     if federation.sequencer() != shared.me {
         tasks.spawn(order::link(shared.clone()));
     }
+    tasks.spawn(control::serve(config.dir.clone(), shared.store.clone()));
     tasks.spawn(streams::accept(shared.clone(), events, config.limits.max_clients as usize));
     tasks.spawn(watcher::run(shared.clone(), config.dir.store(config.store)));
     let mut http = None;

@@ -11,4 +11,5 @@ mod retention;
 #[cfg(feature = "sled")]
 mod sled;
 mod strangers;
+mod tools;
 mod watching;

@@ -242,6 +242,14 @@ impl Net {
         }
     }
 
+    /// Stops the nodes that were started again by hand.
+    pub(crate) fn stop_revived(&mut self) {
+        for mut process in self.revived.drain(..) {
+            process.signal("TERM");
+            process.wait();
+        }
+    }
+
     /// A new mailbox at node `number`.
     pub(crate) fn mailbox(&self, name: &str, number: usize) -> Mailbox {
         Mailbox::new(self.path(name), &self.addr(number))

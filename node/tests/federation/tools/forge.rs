@@ -1,0 +1,113 @@
+//! What only a cheat or a bug would write: cuts that are certified and wrong, and a node that is behind.
+
+use std::sync::Arc;
+
+use postroad_engine::node::Admission;
+use postroad_engine::tables::{CUTS, number_key, put};
+use postroad_engine::{Config, Input, Node, Now, Output, Time};
+use postroad_protocol::batch::{AttestationRef, Entries, Header};
+use postroad_protocol::codec::decode;
+use postroad_protocol::cut::{CertifiedCut, Cut, CutBody, CutHeader, vote};
+use postroad_protocol::receipt::Sealed;
+use postroad_protocol::state::{Draft, State, apply};
+use postroad_protocol::{Digest, Federation, SecretKey, Signed, Verified};
+use postroad_store::Write;
+
+use super::rows::Rows;
+
+/// The state after all cuts of a node.
+pub(crate) fn head(rows: &Rows) -> State {
+    let mut state = State::genesis(&rows.federation);
+    for (_, value) in rows.table(CUTS) {
+        let cut = Verified::from_own_disk(decode::<Cut>(value).expect("a cut"));
+        state = apply(&state, &cut, &rows.federation).expect("it is valid").state;
+    }
+    state
+}
+
+/// The next cut, with this body; its state root is right if `honest`.
+pub(crate) fn next_cut(
+    state: &State,
+    body: CutBody,
+    honest: bool,
+    sequencer: &SecretKey,
+    federation: &Federation,
+) -> Cut {
+    let time_ms = state.time_ms + 1;
+    let mut draft = Draft::new(state, time_ms, federation);
+    for sealed in &body.headers {
+        draft.header(&Verified::from_own_disk(sealed.clone())).expect("it can be included");
+    }
+    let [records, fills, headers] = body.parts(federation);
+    let mut header = CutHeader {
+        epoch: state.epoch + 1,
+        previous: state.cut,
+        time_ms,
+        age_ms: state.next_age_ms(time_ms, federation),
+        records,
+        fills,
+        headers,
+        state: Digest::ZERO,
+    };
+    if honest {
+        header.state = draft.finish(&header).state.root();
+    }
+    let certificate = vec![vote(sequencer, header.digest(federation))];
+    Cut { certified: CertifiedCut { header, certificate }, body }
+}
+
+/// A header of `node` that names an attestation, and nothing else.
+pub(crate) fn attesting_header(state: &State, node: &SecretKey, digest: Digest, federation: &Federation) -> Sealed {
+    let known = state.node(&node.public()).expect("a node");
+    let last = known.last_header.expect("it has sealed before");
+    let number = known.last_attestation.expect("it has attested before").attestation.number + 1_000;
+    let header = Header {
+        origin: node.public(),
+        incarnation: known.incarnation,
+        number: last.number + 1_000,
+        previous: last.digest,
+        routing_epoch: state.epoch,
+        attestation: Some(AttestationRef { number, digest, epoch: state.epoch }),
+        entries: Entries::over(std::iter::empty(), federation.id()),
+        slices: Vec::new(),
+    };
+    Sealed { header: Signed::sign(header, node, federation).into_inner(), custody: Vec::new() }
+}
+
+/// What a node would write that gets these cuts and can fetch nothing: the rows of a node that has mail to wait for.
+pub(crate) fn follow(rows: &Rows, secret: &SecretKey, cuts: &[(Vec<u8>, Vec<u8>)]) -> Vec<Write> {
+    let store = rows.store(&[]);
+    let config = Config {
+        federation: rows.federation.clone(),
+        secret: secret.clone(),
+        name: String::new(),
+        addrs: Vec::new(),
+        deputies: Vec::new(),
+        nonce: [9; 16],
+        admission: Admission::Open,
+        max_queued_bytes: 1 << 20,
+        max_flight_bytes: 1 << 20,
+        guard_epoch: 0,
+    };
+    let (mut node, mut out) = Node::open(config, &store.snapshot().expect("a snapshot")).expect("sound rows");
+    let mut all = Vec::new();
+    for (_, value) in cuts {
+        let cut = Verified::check(decode::<Cut>(value).expect("a cut"), &rows.federation).expect("it verifies");
+        let mut transaction = store.begin().expect("the one transaction");
+        let now = Now { time: Time(0), wall_ms: 0 };
+        node.handle(now, Input::Cut(Arc::new(cut)), &transaction, &mut out);
+        for output in out.drain(..) {
+            if let Output::Persist(_, writes) = output {
+                writes.iter().for_each(|write| transaction.apply(write));
+                all.extend(writes);
+            }
+        }
+        transaction.commit().expect("memory takes everything");
+    }
+    all
+}
+
+/// A cut as a row.
+pub(crate) fn row(cut: &Cut) -> Write {
+    put(CUTS, number_key(cut.certified.header.epoch), cut)
+}
