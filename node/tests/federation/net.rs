@@ -224,6 +224,12 @@ impl Net {
         // It is gone when its directory can be had: the revived one waits for nothing else.
     }
 
+    /// Asks a node to stop, as an operator does.
+    pub(crate) fn stop(&self, number: usize) {
+        let pid = self.node(number)["pid"].as_u64().expect("a pid");
+        signal(pid as u32, "TERM");
+    }
+
     /// Starts a node again by hand and waits until it serves.
     pub(crate) fn revive(&mut self, number: usize) {
         let dir = self.path(&format!("net/node-{number}"));

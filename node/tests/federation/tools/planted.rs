@@ -127,7 +127,8 @@ fn plants(scene: &Scene) -> Vec<Plant<'_>> {
         cut.certified.certificate = vec![vote(&keys[0], digest)];
     };
     plant(first, cut(&|cut| cut.certified.certificate[0].signature.0[5] ^= 1), CUTS, "certificate");
-    plant(first, cut(&|cut| cut.body.headers[0].header.signature.0[5] ^= 1), CUTS, "not what the header commits to");
+    plant(first, cut(&|cut| cut.body.headers[0].header.signature.0[5] ^= 1), CUTS, "on this header does not hold");
+    plant(first, cut(&|cut| cut.body.headers[0].header.body.number += 1), CUTS, "not what the header commits to");
     let receipt = |cut: &mut Cut| {
         let custody = cut.body.headers.iter_mut().flat_map(|sealed| &mut sealed.custody).next().expect("a receipt");
         custody.receipts[0].signed.signature.0[5] ^= 1;
