@@ -2,7 +2,8 @@
 //!
 //! No attestation is stored; a cut that makes one final carries its digest and its epoch. The map that it attests also
 //! carries each owner's last acknowledgement *at that time*, and a store keeps only the last one of all: so an attestation
-//! that matches is proven, and one that does not is a problem only where no owner has acknowledged anything.
+//! that matches is proven, and one that does not is a problem only where no owner has acknowledged anything and nothing is
+//! past retention (which the map says of each log).
 
 use std::collections::VecDeque;
 

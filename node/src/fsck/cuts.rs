@@ -48,8 +48,7 @@ pub(super) fn check(
     on_step: &mut OnStep<'_>,
 ) -> Result<Walked, StoreError> {
     let genesis = State::genesis(context.federation);
-    let mut chain =
-        Chain { next: context.kept.cuts_from(), previous: Some(genesis.cut), state: Some(genesis), broken: false };
+    let mut chain = Chain { next: 1, previous: Some(genesis.cut), state: Some(genesis), broken: false };
     let mut last_epoch = 0;
     rows::each(context.store, CUTS, report, |key, value, report| {
         let Some(cut) = rows::parse::<Cut>(CUTS, key, value, report) else { return Ok(()) };

@@ -101,7 +101,7 @@ impl Logs {
                 self.deliver(context, epoch, &owed, step.after, report)?;
             }
         }
-        let decisive = self.acknowledged.is_empty() && self.lost.is_empty();
+        let decisive = self.acknowledged.is_empty() && self.lost.is_empty() && !context.kept.has_expired();
         self.attestations.walk(context, step.cut, decisive, report);
         Ok(())
     }
@@ -158,11 +158,10 @@ impl Logs {
                     log.is_doubtful = true;
                     report.problem(LOGS, &key, "the entries are not those that cuts and slices make of it");
                 }
-                Found::Missing if at >= context.kept.log_from(mailbox) => {
+                Found::Missing => {
                     log.is_doubtful = true;
                     report.problem(LOGS, &key, "entries that this node has delivered are missing");
                 }
-                Found::Missing => {}
                 Found::Damaged => log.is_doubtful = true,
             }
             self.push(mailbox, &right, report);
@@ -235,7 +234,6 @@ impl Logs {
             let start = key_number(key);
             let expected = match end {
                 Some((known, end)) if known == mailbox => Some(end),
-                _ if context.kept.log_from(&mailbox) > 0 => None,
                 _ => Some(0),
             };
             end = row.map(|row| (mailbox, start + row.leaves.len() as u64));

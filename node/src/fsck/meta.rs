@@ -1,6 +1,6 @@
 //! Single values: the floor, the last attestation's number, the last epoch delivered, the sequencer's draft.
 
-use postroad_engine::tables::{ATTESTED, DELIVERED, DRAFT, FLOOR, FORGOTTEN, Floor, META};
+use postroad_engine::tables::{ATTESTED, DELIVERED, DRAFT, EXPIRED, FLOOR, FORGOTTEN, Floor, META};
 use postroad_protocol::cut::Cut;
 use postroad_store::{Read, StoreError};
 
@@ -30,7 +30,7 @@ impl Meta {
 pub(super) fn check(context: &Context<'_>, walked: &Walked, report: &mut Report<'_>) -> Result<(), StoreError> {
     // Counts the table's rows, and names those that are damaged.
     rows::each(context.store, META, report, |key, value, report| {
-        if [ATTESTED, DELIVERED, FORGOTTEN].contains(&key) {
+        if [ATTESTED, DELIVERED, EXPIRED, FORGOTTEN].contains(&key) {
             rows::parse::<u64>(META, key, value, report);
         }
         if key == DRAFT {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use postroad_engine::tables::{PENDING, PendingRow, ROOTS, SLICES, slice_key};
+use postroad_engine::tables::{Holding, PENDING, PendingRow, ROOTS, SLICES, slice_key};
 use postroad_protocol::Digest;
 use postroad_protocol::slice::SliceKey;
 use postroad_protocol::state::{Pending, PendingKey};
@@ -72,7 +72,7 @@ pub(super) fn check(
             && !pending.lost.contains(&context.me)
         {
             let row = slice_key(&slice);
-            if let Found::Missing = rows::get::<Digest>(context.store, ROOTS, &row, report)? {
+            if let Found::Missing = rows::get::<Holding>(context.store, ROOTS, &row, report)? {
                 report.problem(
                     SLICES,
                     &row,

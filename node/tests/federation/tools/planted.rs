@@ -3,8 +3,8 @@
 use minicbor::{Decode, Encode};
 use postroad::config::NodeDir;
 use postroad_engine::tables::{
-    ACKS, ATTESTED, BATCHES, BUNDLES, CUTS, DELIVERED, FLOOR, Floor, LOGS, LogRow, META, PENDING, PLACES, PendingRow,
-    ROOTS, SLICES, STATE, StoredBatch, Taken, delete, key_number, mailbox_key, number_key, put,
+    ACKS, ATTESTED, BATCHES, BUNDLES, CUTS, DELIVERED, FLOOR, Floor, Holding, LOGS, LogRow, META, PENDING, PLACES,
+    PendingRow, ROOTS, SLICES, STATE, StoredBatch, Taken, delete, key_number, mailbox_key, number_key, put,
 };
 use postroad_protocol::attestation::Acknowledgement;
 use postroad_protocol::codec::{decode, encode};
@@ -244,7 +244,12 @@ fn plants(scene: &Scene) -> Vec<Plant<'_>> {
     );
     plant(first, vec![delete(SLICES, own.clone())], SLICES, "held by name is missing");
     plant(first, vec![delete(SLICES, kept.clone()), delete(ROOTS, kept.clone())], SLICES, "others wait for it");
-    plant(first, vec![put(ROOTS, own.clone(), &Digest::ZERO)], ROOTS, "not the slice's root");
+    plant(
+        first,
+        vec![change(first, ROOTS, &own, |holding: &mut Holding| holding.root = Digest::ZERO)],
+        ROOTS,
+        "not the slice's root",
+    );
     plant(first, vec![delete(ROOTS, own)], ROOTS, "root of a slice that is held is missing");
 
     let key = first_key(third, PENDING);
