@@ -129,20 +129,26 @@ fn check_batch(context: &Context<'_>, key: &[u8], batch: &StoredBatch, report: &
     if header.origin != context.me {
         report.problem(BATCHES, key, "it is another node's batch");
     }
+    let mut are_sound = true;
+    for (ordinal, bundle) in batch.bundles.iter().enumerate() {
+        if let Err(error) = bundle.verify(context.federation) {
+            are_sound = false;
+            report.problem(BATCHES, key, format_args!("bundle {ordinal}: {error}"));
+        }
+        if bundle.signed.body.via != context.me {
+            report.problem(BATCHES, key, format_args!("bundle {ordinal} is meant for another node"));
+        }
+    }
+    if !are_sound {
+        // Such bundles cannot be cut into slices.
+        return;
+    }
     let routed = route(&batch.bundles, context.federation.id(), |mailbox| batch.homes.get(mailbox).copied());
     if routed.entries != header.entries {
         report.problem(BATCHES, key, "its header does not commit to its bundles");
     }
     if routed.slices != header.slices {
         report.problem(BATCHES, key, "its header does not commit to the slices that are cut from it");
-    }
-    for (ordinal, bundle) in batch.bundles.iter().enumerate() {
-        if let Err(error) = bundle.verify(context.federation) {
-            report.problem(BATCHES, key, format_args!("bundle {ordinal}: {error}"));
-        }
-        if bundle.signed.body.via != context.me {
-            report.problem(BATCHES, key, format_args!("bundle {ordinal} is meant for another node"));
-        }
     }
 }
 

@@ -134,7 +134,9 @@ fn from_batch(
     report: &mut Report<'_>,
 ) -> Result<Option<(Header, SliceBody)>, StoreError> {
     let batch = rows::get::<StoredBatch>(context.store, BATCHES, &number_key(name.number), report)?;
-    Ok(batch.here().and_then(|batch| {
+    // Bundles that do not verify, which is told where batches are checked, cannot be cut into slices.
+    let batch = batch.here().filter(|batch| batch.bundles.iter().all(|it| it.verify(context.federation).is_ok()));
+    Ok(batch.and_then(|batch| {
         let routed = route(&batch.bundles, context.federation.id(), |mailbox| batch.homes.get(mailbox).copied());
         let at = routed.slices.iter().position(|slice| slice.destination == name.destination)?;
         Some((batch.header, routed.bodies.into_iter().nth(at)?))
