@@ -19,7 +19,7 @@ use redb::{
     TableHandle,
 };
 
-use crate::medium::{Medium, OpenFile, parent};
+use crate::medium::{Files, Medium, OpenFile, parent};
 use crate::staged::{Order, Staged, Visit, bounds};
 use crate::{StoreError, Table, seal};
 
@@ -75,7 +75,7 @@ impl Disk {
     /// Opens the file at `path` and never changes it: what is written stays in memory.
     pub(crate) fn inspect(path: &Path, tables: &[Table]) -> Result<Self, StoreError> {
         // For writing too, because a lock that excludes others wants that.
-        let file = OpenOptions::new().read(true).write(true).open(path);
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(path);
         let file = file.map_err(|error| opening(path, redb::Error::Io(error)))?;
         let overlay = Overlay::new(file).map_err(|error| opening(path, error.into()))?;
         let db = Builder::new()
@@ -85,7 +85,7 @@ impl Disk {
         let opened = Opened { db, watch: Arc::default() };
         prepare(path, &opened.db, tables)?;
         let state = Mutex::new(State::Open(Arc::new(opened)));
-        Ok(Self { path: path.to_owned(), tables: tables.to_vec(), state })
+        Ok(Self { medium: Arc::new(Files), path: path.to_owned(), tables: tables.to_vec(), state })
     }
 
     fn opened(&self) -> Result<Arc<Opened>, StoreError> {

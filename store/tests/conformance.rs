@@ -422,7 +422,7 @@ proptest! {
 fn who_inspects_a_store_changes_no_byte_of_it() {
     let dir = tempfile::tempdir().unwrap();
     let (path, copy) = (dir.path().join("store"), dir.path().join("copy"));
-    let store = open(&path);
+    let store = Store::open(&path, &TABLES).unwrap();
     commit(&store, &[(A, b"1", b"one"), (A, b"2", &[7; 20_000])]);
     // A copy of a file that is open is one that was not closed, and is repaired when it is opened.
     fs::copy(&path, &copy).unwrap();
@@ -445,6 +445,6 @@ fn who_inspects_a_store_changes_no_byte_of_it() {
         drop((view, store));
         assert!(fs::read(path).unwrap() == before);
         assert_eq!(fs::metadata(path).unwrap().modified().unwrap(), modified);
-        assert_eq!(open(path).snapshot().unwrap().get(B, b"3").unwrap(), None);
+        assert_eq!(Store::open(path, &TABLES).unwrap().snapshot().unwrap().get(B, b"3").unwrap(), None);
     }
 }

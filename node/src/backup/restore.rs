@@ -14,7 +14,7 @@ use postroad_store::{DirLock, Store, Table};
 use super::format::{self, Contents};
 use super::take::sync_parent;
 use super::{BackupError, KEY};
-use crate::config::{ConfigError, NodeDir};
+use crate::config::{ConfigError, NodeDir, StoreKind};
 use crate::fsck::{self, Summary};
 
 /// Bytes of rows that are committed at once.
@@ -85,8 +85,8 @@ fn federation(contents: &Contents, from: &Path) -> Result<Federation, BackupErro
 /// What may be there: the guard and the key of this node, its configuration, its federation; no store.
 fn refuse(dir: &NodeDir, contents: &Contents, federation: &Federation) -> Result<(), BackupError> {
     let refused = |path: PathBuf, what: &str| Err(BackupError::Refused { path, what: what.to_owned() });
-    if dir.store().exists() {
-        return refused(dir.store(), "exists: move it away first (and leave guard/ where it is)");
+    if dir.store(StoreKind::Redb).exists() {
+        return refused(dir.store(StoreKind::Redb), "exists: move it away first (and leave guard/ where it is)");
     }
     if dir.genesis().exists() && dir.read_genesis()?.id() != federation.id() {
         return refused(dir.genesis(), "is of another federation than the backup");
@@ -98,7 +98,7 @@ fn refuse(dir: &NodeDir, contents: &Contents, federation: &Federation) -> Result
 }
 
 fn fill(from: &Path, dir: &NodeDir, contents: &Contents, federation: &Federation) -> Result<Summary, BackupError> {
-    let store = beside(&dir.store());
+    let store = beside(&dir.store(StoreKind::Redb));
     if store.exists() {
         fs::remove_file(&store).map_err(BackupError::io(format!("remove {}", store.display())))?;
     }
@@ -112,7 +112,7 @@ fn fill(from: &Path, dir: &NodeDir, contents: &Contents, federation: &Federation
             there.insert(name.as_str(), path);
         }
     }
-    there.insert(NAMES[2], dir.store());
+    there.insert(NAMES[2], dir.store(StoreKind::Redb));
     for name in NAMES.into_iter().chain([KEY]) {
         if let Some(path) = there.get(name) {
             let failed = || BackupError::io(format!("write {}", path.display()));

@@ -14,7 +14,7 @@ use postroad_store::{DirLock, Store, StoreError};
 use super::format::{Head, Reader, Record, Writer};
 use super::rows::{self, Broken};
 use super::{BackupError, FILES, KEY, check};
-use crate::config::NodeDir;
+use crate::config::{NodeDir, StoreKind};
 
 /// How long a running node may be silent.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,9 +49,6 @@ enum Source {
 pub fn take(dir: &NodeDir, out: &Path, with_key: bool) -> Result<Taken, BackupError> {
     let node = dir.read_key()?.public();
     let federation = dir.read_genesis()?.id();
-    if !dir.store().exists() {
-        return Err(BackupError::Refused { path: dir.store(), what: "is missing: this node never ran".into() });
-    }
     let source = source(dir)?;
     let taken_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     let partial = if out.is_dir() {
@@ -91,7 +88,13 @@ pub fn take(dir: &NodeDir, out: &Path, with_key: bool) -> Result<Taken, BackupEr
 /// The lock says whether the node runs.
 fn source(dir: &NodeDir) -> Result<Source, BackupError> {
     match DirLock::take(dir.path()) {
-        Ok(lock) => Ok(Source::Stopped(lock, Store::inspect(&dir.store(), &ALL)?)),
+        Ok(lock) => {
+            let path = dir.store(StoreKind::Redb);
+            if !path.exists() {
+                return Err(BackupError::Refused { path, what: "is missing: there is nothing to back up".into() });
+            }
+            Ok(Source::Stopped(lock, Store::inspect(&path, &ALL)?))
+        }
         Err(StoreError::InUse { .. }) => {
             let asked = UnixStream::connect(dir.control()).and_then(|mut socket| {
                 socket.set_read_timeout(Some(PATIENCE))?;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::output::{CliError, Output};
 use super::run::{DAMAGED, locked};
-use crate::config::NodeDir;
+use crate::config::{NodeDir, StoreKind};
 use crate::fsck;
 
 /// Arguments of `postroad fsck`.
@@ -33,14 +33,14 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
     let dir = NodeDir::new(&args.dir);
     let me = dir.read_key()?.public();
     let federation = dir.read_genesis()?;
-    if !dir.store().exists() {
-        let message = format!("{} is missing: this node never ran", dir.store().display());
+    if !dir.store(StoreKind::Redb).exists() {
+        let message = format!("{} is missing: this node never ran", dir.store(StoreKind::Redb).display());
         return Err(CliError::usage("no-store", message, "give the directory of a node that ran"));
     }
     let lock = DirLock::take(&args.dir).map_err(locked)?;
     let to = *output;
     let checked = tokio::task::spawn_blocking(move || {
-        let store = Store::inspect(&dir.store(), &ALL).map_err(locked)?;
+        let store = Store::inspect(&dir.store(StoreKind::Redb), &ALL).map_err(locked)?;
         let snapshot = store.snapshot().map_err(locked)?;
         let mut printed = Ok(());
         let summary = fsck::check(&snapshot, me, &federation, &mut |problem| {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use postroad::config::NodeDir;
+use postroad::config::{NodeDir, StoreKind};
 use postroad::fsck::{self, Problem, Summary};
 use postroad_engine::tables::{ALL, get};
 use postroad_protocol::{Federation, NodeId};
@@ -23,7 +23,7 @@ impl Rows {
         Rows {
             me: dir.read_key().expect("its key").public(),
             federation: dir.read_genesis().expect("its federation"),
-            tables: all(&Store::inspect(&dir.store(), &ALL).expect("nobody runs on it")),
+            tables: all(&Store::inspect(&dir.store(StoreKind::Redb), &ALL).expect("nobody runs on it")),
         }
     }
 
