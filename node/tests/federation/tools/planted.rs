@@ -214,7 +214,7 @@ fn plants(scene: &Scene) -> Vec<Plant<'_>> {
     // A slice of the first node's own, and one that it holds for the third.
     let held = |own: bool| {
         let is_it = |(_, value): &&(Vec<u8>, Vec<u8>)| {
-            (decode::<SliceParcel>(value).expect("a slice").destination == first.me) == own
+            decode::<SliceParcel>(value).expect("a slice").destination == if own { first.me } else { third.me }
         };
         first.table(SLICES).iter().find(is_it).expect("such a slice").0.clone()
     };
