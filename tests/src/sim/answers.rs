@@ -11,6 +11,9 @@ use super::client::{ROGUE, State};
 use super::invariants::central::Got;
 use super::world::{Step, World};
 
+/// What a node could not take now is sent again after this.
+const AGAIN_MS: u64 = 300;
+
 impl World {
     pub(super) fn session_lost(&mut self, session: usize) {
         let (client, node) = (self.sessions[session].client, self.sessions[session].node);
@@ -81,7 +84,7 @@ impl World {
                 client.epoch = client.epoch.max(epoch);
                 client.sessions.insert(node, (session, true));
                 for outgoing in client.outgoing.iter_mut().filter(|outgoing| outgoing.via == node) {
-                    outgoing.sent_at = None;
+                    outgoing.again_at = 0;
                 }
                 if node == client.home {
                     let from = client.log.next_index();
@@ -183,6 +186,7 @@ impl World {
                 self.stats.accepted += 1;
                 self.stats.weak += u64::from(weak);
                 self.checks.once.promised(&outgoing.bundle, "accepted");
+                self.checks.in_time.promised(&outgoing.bundle);
             }
             Answer::Ordered(proof) => {
                 let seq = match proof.verify(&outgoing.bundle.signed, &federation) {
@@ -193,6 +197,7 @@ impl World {
                 outgoing.chain = Vec::new();
                 self.stats.ordered += 1;
                 self.checks.once.promised(&outgoing.bundle, "ordered");
+                self.checks.in_time.promised(&outgoing.bundle);
                 let id = self.clients[me].id;
                 let verdict = self.checks.order.shown(&id, &proof.cut.header, &federation);
                 self.judge(verdict)?;
@@ -208,7 +213,7 @@ impl World {
                 Refusal::Busy
                 | Refusal::NotReady
                 | Refusal::UnknownSender { .. }
-                | Refusal::UnknownRecipient { .. } => {}
+                | Refusal::UnknownRecipient { .. } => outgoing.again_at = now + AGAIN_MS,
                 Refusal::StaleCounter { last } => {
                     outgoing.state = State::Replaced;
                     let messages = outgoing.bundle.messages.clone();

@@ -51,10 +51,10 @@ impl World {
     /// A question arrives.
     pub(super) fn question(&mut self, asker: Asker, to: usize, bytes: &[u8]) -> Step {
         self.trace.note(self.now, "question", to as u64, 0, bytes);
-        if self.nodes[to].running.is_none() {
+        let Some(applied) = self.nodes[to].running.as_ref().map(|running| running.applied) else {
             self.after(100, Event::Reply { asker, bytes: None });
             return Ok(());
-        }
+        };
         let question = self.accept(|edge| edge.question(bytes))?;
         let id = self.nodes[to].id;
         match question {
@@ -63,7 +63,14 @@ impl World {
                 let found = found.or_else(|error| self.broken("store", error.to_string()))?;
                 let reply = match found {
                     Some(parcel) => Reply::Slice(Box::new(parcel)),
-                    None => Reply::Refused(Refusal::NotFound { what: "slice".into() }),
+                    None => {
+                        // Only a disk that was set back may have forgotten what its node signed for.
+                        if !self.nodes[to].restored {
+                            let verdict = self.checks.custody.lost(&id, applied, &key);
+                            self.judge(verdict)?;
+                        }
+                        Reply::Refused(Refusal::NotFound { what: "slice".into() })
+                    }
                 };
                 self.reply(asker, &reply);
             }

@@ -12,6 +12,7 @@ use postroad_protocol::wire::client::FromClient;
 use postroad_protocol::{Digest, Federation, MailboxId, NodeId, SecretKey, Seq, Signed};
 
 use super::calls::Asker;
+use super::client_store::Saved;
 use super::log::Log;
 use super::rng::Rng;
 use super::world::{Event, Step, World};
@@ -37,14 +38,18 @@ pub(super) struct Client {
     rogues: u64,
     pub(super) log: Log,
     pub(super) delivered: bool,
+    /// A copy of its store.
+    pub(super) saved: Option<Saved>,
 }
 
 /// A bundle until it is ordered.
+#[derive(Clone)]
 pub(super) struct Outgoing {
     pub(super) via: usize,
     pub(super) bundle: Bundle,
     pub(super) state: State,
-    pub(super) sent_at: Option<u64>,
+    /// It is sent again then, unless there is an answer.
+    pub(super) again_at: u64,
     handed_in_at: u64,
     pub(super) chain: Vec<Sealed>,
 }
@@ -85,6 +90,7 @@ impl Client {
             log: Log::new(secret.public(), ids[home]),
             secret,
             delivered: false,
+            saved: None,
         }
     }
 
@@ -145,6 +151,9 @@ impl World {
             if self.rng.permille(60) {
                 self.misuse(me);
             }
+            if self.rng.permille(60) {
+                self.save_client(me);
+            }
         }
         self.resend(me);
         let client = &self.clients[me];
@@ -202,7 +211,7 @@ impl World {
             via,
             bundle,
             state: State::Sent,
-            sent_at: None,
+            again_at: 0,
             handed_in_at: 0,
             chain: Vec::new(),
         });
@@ -212,7 +221,7 @@ impl World {
     pub(super) fn resend(&mut self, me: usize) {
         for at in 0..self.clients[me].outgoing.len() {
             let client = &self.clients[me];
-            let Outgoing { via, state, sent_at, handed_in_at, .. } = client.outgoing[at];
+            let Outgoing { via, state, again_at, handed_in_at, .. } = client.outgoing[at];
             let session = client.sessions.get(&via).copied();
             let patience = match state {
                 State::Sent => 1_500,
@@ -221,9 +230,9 @@ impl World {
             };
             match session {
                 None => self.open_session(me, via),
-                Some((session, true)) if sent_at.is_none_or(|sent| self.now >= sent + patience) => {
+                Some((session, true)) if self.now >= again_at => {
                     let client = &mut self.clients[me];
-                    client.outgoing[at].sent_at = Some(self.now);
+                    client.outgoing[at].again_at = self.now + patience;
                     let message = FromClient::Submit(Box::new(client.outgoing[at].bundle.clone()));
                     self.send_to_node(session, &message);
                 }

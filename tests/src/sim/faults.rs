@@ -1,88 +1,88 @@
 //! The storm: what breaks, and when.
 
-use postroad_engine::tables::{self, ALL, BATCHES, CUTS, SLICES, StoredBatch};
-use postroad_protocol::codec::decode;
-use postroad_protocol::signed::Statement;
-use postroad_protocol::slice::SliceKey;
-use postroad_store::{Read, Store, Table, Write};
-
-use super::invariants::one_statement::Committed;
-use super::node::SimNode;
-use super::world::{Event, World};
+use super::world::{Event, Step, World};
 
 impl World {
     /// Something breaks.
-    pub(super) fn fault(&mut self) {
+    pub(super) fn fault(&mut self) -> Step {
         if self.healed {
-            return;
+            return Ok(());
         }
-        let next = self.rng.within(50..=900);
+        let next = self.rng.within(30..=600);
         self.after(next, Event::Fault);
         let node = self.rng.index(self.nodes.len());
         let link = self.rng.index(self.links.len());
-        match self.rng.below(13) {
-            0..=2 => self.light_fuse(node),
+        let client = self.rng.index(self.clients.len());
+        let now = self.now;
+        match self.rng.below(24) {
+            0..=2 => self.light_fuse(node)?,
             3 | 4 => {
                 self.stats.resets += u64::from(self.links[link].alive);
                 self.reset(link);
             }
             5 => {
-                let until = self.now + self.rng.within(500..=3_500);
-                self.links[link].blocked_until = until;
+                let until = now + self.rng.within(500..=3_500);
                 self.stats.partitions += 1;
-                self.reset(link);
+                self.block(link, until);
             }
             6 => {
                 // A node alone: nobody reaches it.
-                let until = self.now + self.rng.within(500..=2_500);
-                self.stats.partitions += 1;
-                for link in 0..self.links.len() {
-                    let (a, b) = self.links[link].ends;
-                    if a == node || b == node {
-                        self.links[link].blocked_until = until;
-                        self.reset(link);
-                    }
-                }
+                self.stats.isolations += 1;
+                let until = now + self.rng.within(500..=2_500);
+                self.split(until, |a, b| a == node || b == node);
             }
             7 => {
-                self.links[link].stalled_until = self.now + self.rng.within(300..=2_500);
-                self.stats.stalls += 1;
+                // Two parts that do not reach each other.
+                let side: Vec<bool> = (0..self.nodes.len()).map(|_| self.rng.permille(500)).collect();
+                let until = now + self.rng.within(500..=2_000);
+                self.stats.splits += u64::from(side.contains(&true) && side.contains(&false));
+                self.split(until, |a, b| side[a] != side[b]);
             }
             8 => {
-                self.nodes[node].slow_disk_until = self.now + self.rng.within(300..=2_500);
-                self.stats.slow_disks += 1;
+                self.links[link].stalled_until = now + self.rng.within(300..=2_500);
+                self.stats.stalls += 1;
             }
             9 | 10 => {
-                let open: Vec<usize> =
-                    (0..self.sessions.len()).filter(|session| self.sessions[*session].open).collect();
-                if !open.is_empty() {
-                    let session = *self.rng.pick(&open);
-                    self.stats.client_resets += 1;
-                    self.close_session(session);
-                }
+                self.links[link].slow_until = now + self.rng.within(500..=4_000);
+                self.links[link].bytes_per_ms = self.rng.within(1..=16);
+                self.stats.slow_links += 1;
             }
-            11 => self.back_up(node),
+            11 => {
+                self.nodes[node].slow_disk_until = now + self.rng.within(300..=2_500);
+                self.stats.slow_disks += 1;
+            }
+            12 => {
+                self.nodes[node].full_disk_until = now + self.rng.within(300..=2_000);
+                self.stats.full_disks += 1;
+            }
+            13 => self.reset_client(),
+            14..=16 => self.crash_client(client),
+            17..=19 => self.back_up(node),
+            20 => self.turn_clock(node),
+            21 => self.turn_clock(self.sequencer),
+            22 => self.drain(node),
             _ => {
                 // Everything at once, as when the power fails in one place.
                 for node in 0..self.nodes.len() {
                     if self.rng.permille(400) {
-                        self.light_fuse(node);
+                        self.light_fuse(node)?;
                     }
                 }
             }
         }
+        Ok(())
     }
 
     /// The node will crash after some more steps, or at once.
-    fn light_fuse(&mut self, node: usize) {
+    fn light_fuse(&mut self, node: usize) -> Step {
         if self.nodes[node].running.is_none() {
-            return;
+            return Ok(());
         }
         if self.rng.permille(300) {
-            self.crash(node);
-        } else {
-            self.nodes[node].fuse = Some(self.rng.below(12));
+            return self.crash(node);
         }
+        self.nodes[node].fuse = Some(self.rng.below(12));
+        Ok(())
     }
 
     /// How long a node stays down.
@@ -93,68 +93,44 @@ impl World {
         self.rng.within(20..=900)
     }
 
-    /// Somebody copies a disk.
-    fn back_up(&mut self, node: usize) {
-        let sim = &mut self.nodes[node];
-        let Ok(disk) = sim.store.snapshot() else { return };
-        let rows = ALL.iter().flat_map(|table| {
-            let rows = disk.range(*table, &[], &[], usize::MAX).unwrap_or_default();
-            rows.into_iter().map(|(key, value)| Write::Put { table: *table, key, value })
-        });
-        sim.backup = Some(rows.collect());
+    /// Nobody gets through on this link for a while.
+    fn block(&mut self, link: usize, until: u64) {
+        self.links[link].blocked_until = until;
+        self.reset(link);
     }
 
-    /// A node that has crashed may come back with an older disk: one node of a run, and only when nothing is lost with
-    /// it that nobody else has.
-    pub(super) fn maybe_restore(&mut self, node: usize) {
-        if self.healed || self.nodes.iter().any(|sim| sim.restored) || !self.may_restore(node) {
-            return;
+    /// All these links are blocked.
+    fn split(&mut self, until: u64, blocked: impl Fn(usize, usize) -> bool) {
+        for link in 0..self.links.len() {
+            let (a, b) = self.links[link].ends;
+            if blocked(a, b) {
+                self.block(link, until);
+            }
         }
-        let sim = &mut self.nodes[node];
-        let Some(rows) = sim.backup.take() else { return };
-        let store = Store::memory(&ALL);
-        let Ok(mut transaction) = store.begin() else { return };
-        rows.iter().for_each(|write| transaction.apply(write));
-        if transaction.commit().is_err() {
-            return;
-        }
-        sim.committed = Committed::default();
-        for row in &rows {
-            sim.committed.row(row, &self.federation);
-        }
-        sim.store = store;
-        sim.restored = true;
-        self.stats.restores += 1;
-        self.trace.note(self.now, "restore", node as u64, rows.len() as u64, &[]);
     }
 
-    fn may_restore(&self, node: usize) -> bool {
-        let sim = &self.nodes[node];
-        let (Some(backup), Ok(disk)) = (&sim.backup, sim.store.snapshot()) else { return false };
-        if let Some((epoch, ..)) = sim.guard.last()
-            && !self.nodes.iter().any(|other| other.id != sim.id && has(other, CUTS, &tables::number_key(epoch)))
-        {
-            return false;
+    /// Somebody sets a wall clock: by seconds, or by up to a day, forward or back.
+    fn turn_clock(&mut self, node: usize) {
+        let most = *self.rng.pick(&[5_000, 60_000, 86_400_000]);
+        let by = self.rng.within(1..=most);
+        let clock_ms = &mut self.nodes[node].clock_ms;
+        if self.rng.permille(500) {
+            *clock_ms += by;
+            self.stats.clocks_forward += 1;
+        } else {
+            *clock_ms -= by;
+            self.stats.clocks_back += 1;
         }
-        // Every batch that is not in the copy: its slices must be where a cut says that they are.
-        let rows = disk.range(BATCHES, &[], &[], usize::MAX).unwrap_or_default();
-        rows.into_iter().all(|(key, value)| {
-            let Ok(StoredBatch { header, .. }) = decode::<StoredBatch>(&value) else { return false };
-            let digest = header.digest(self.federation.id());
-            backup.contains(&Write::Put { table: BATCHES, key, value })
-                || header.slices.iter().all(|slice| {
-                    let (origin, number, destination) = (header.origin, header.number, slice.destination);
-                    let key = tables::slice_key(&SliceKey { origin, number, header: digest, destination });
-                    let holders = self.checks.oracle.holders(&digest, &destination);
-                    holders.iter().filter(|holder| **holder != sim.id).any(|holder| {
-                        let holder = self.nodes.iter().find(|node| node.id == *holder);
-                        holder.is_some_and(|holder| has(holder, SLICES, &key))
-                    })
-                })
-        })
+        self.stats.clocks_sequencer += u64::from(node == self.sequencer);
     }
-}
 
-fn has(node: &SimNode, table: Table, key: &[u8]) -> bool {
-    node.store.snapshot().is_ok_and(|disk| disk.get(table, key).is_ok_and(|row| row.is_some()))
+    /// A client loses a connection.
+    fn reset_client(&mut self) {
+        let open: Vec<usize> = (0..self.sessions.len()).filter(|session| self.sessions[*session].open).collect();
+        if !open.is_empty() {
+            let session = *self.rng.pick(&open);
+            self.stats.client_resets += 1;
+            self.close_session(session);
+        }
+    }
 }

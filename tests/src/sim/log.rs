@@ -8,12 +8,14 @@ use postroad_protocol::cut::CertifiedCut;
 use postroad_protocol::entry::Entry;
 use postroad_protocol::signed::Verify;
 use postroad_protocol::wire::client::Settled;
-use postroad_protocol::{Federation, MailboxId, NodeId};
+use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Seq};
 
 /// A log as its owner has it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Log {
     verifier: LogVerifier,
+    /// Which message is at which place, entry by entry.
+    read: Vec<(Digest, Seq)>,
     last: Option<LogLeaf>,
     cut: Option<CertifiedCut>,
     settled: Option<Settled>,
@@ -27,6 +29,7 @@ impl Log {
     pub(super) fn new(mailbox: MailboxId, home: NodeId) -> Log {
         Log {
             verifier: LogVerifier::new(mailbox, home),
+            read: Vec::new(),
             last: None,
             cut: None,
             settled: None,
@@ -41,6 +44,11 @@ impl Log {
 
     pub(super) fn last(&self) -> Option<&LogLeaf> {
         self.last.as_ref()
+    }
+
+    /// What this log has and an older copy of it does not.
+    pub(super) fn behind(&self, older: &Log) -> &[(Digest, Seq)] {
+        &self.read[older.read.len()..]
     }
 
     /// The log so far, which its owner acknowledges: nobody asks for smaller ones any more.
@@ -68,6 +76,7 @@ impl Log {
             return Err(format!("{seq} came after it was said to be settled"));
         }
         self.last = Some(checked.leaf);
+        self.read.push((checked.placed.id, seq));
         if let Some(attested) = self.verifier.caught_up(federation).map_err(|error| error.to_string())? {
             self.note(attested);
         }

@@ -5,8 +5,11 @@
 //! belongs. `docs/simulator.md` says what is simulated and what is not.
 
 mod answers;
+mod bugs;
 mod calls;
 mod client;
+mod client_store;
+mod disk;
 mod edge;
 mod faults;
 mod invariants;
@@ -21,35 +24,9 @@ mod stats;
 mod trace;
 mod world;
 
+pub use bugs::Bug;
 pub use invariants::Violation;
 pub use stats::Stats;
-
-/// A bug that is planted to see whether the simulator finds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bug {
-    /// What a group of inputs wants to say is said before its transaction is committed.
-    SignBeforePersist,
-    /// The sequencer's node delivers what it has drafted before the cut is certified.
-    DeliverBeforeCut,
-}
-
-impl Bug {
-    /// All of them.
-    pub const ALL: [Bug; 2] = [Bug::SignBeforePersist, Bug::DeliverBeforeCut];
-
-    /// Its name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Bug::SignBeforePersist => "sign-before-persist",
-            Bug::DeliverBeforeCut => "deliver-before-cut",
-        }
-    }
-
-    /// The bug of a name.
-    pub fn named(name: &str) -> Option<Bug> {
-        Bug::ALL.into_iter().find(|bug| bug.name() == name)
-    }
-}
 
 /// How to run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,6 +48,8 @@ pub struct Outcome {
     pub violation: Option<Violation>,
     /// What happened.
     pub stats: Stats,
+    /// The longest that anything accepted took to be final, once all faults had ended; milliseconds of cut time.
+    pub final_ms: u64,
     /// The hash of all events.
     pub trace: [u8; 32],
 }

@@ -15,6 +15,10 @@ use super::world::{Event, Step, World};
 const AHEAD: u64 = 64;
 /// Bytes of cuts in one page.
 pub(super) const PAGE_BYTES: usize = 256 << 10;
+/// A connection on which frames wait longer than this is broken, as those are that answer no pings.
+const MAX_BACKLOG_MS: u64 = 2_000;
+/// Longer frames carry statements or names, which rest on no order; shorter ones are greetings, credit and marks.
+const STATEMENT_BYTES: usize = 64;
 
 /// Which stream of a connection a frame is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,9 +45,16 @@ pub(super) struct Link {
     pub(super) blocked_until: u64,
     /// Until then everything takes long.
     pub(super) stalled_until: u64,
+    /// Until then it carries only so many bytes in a millisecond.
+    pub(super) slow_until: u64,
+    pub(super) bytes_per_ms: u64,
     latency_ms: u64,
     /// When the last frame on each stream arrives.
     last: [u64; 8],
+    /// When the last frame arrives that others on its stream may overtake.
+    held_back: [u64; 8],
+    /// When everything has left that waits, there and back.
+    leaves: [u64; 2],
     redialling: bool,
 }
 
@@ -55,8 +66,12 @@ impl Link {
             alive: false,
             blocked_until: 0,
             stalled_until: 0,
+            slow_until: 0,
+            bytes_per_ms: 1,
             latency_ms,
             last: [0; 8],
+            held_back: [0; 8],
+            leaves: [0; 2],
             redialling: false,
         }
     }
@@ -82,27 +97,64 @@ impl World {
         link.alive && view == Some(link.generation)
     }
 
-    /// Sends a frame; it vanishes if there is no connection.
+    /// Sends a frame; it vanishes if there is no connection. What is a statement may be overtaken by what comes behind.
     pub(super) fn send(&mut self, from: usize, to: usize, stream: Stream, bytes: Vec<u8>) {
+        self.carry(from, to, stream, bytes, false);
+    }
+
+    /// Sends a frame that means something only behind everything that was sent before it.
+    pub(super) fn send_behind(&mut self, from: usize, to: usize, stream: Stream, bytes: Vec<u8>) {
+        self.carry(from, to, stream, bytes, true);
+    }
+
+    fn carry(&mut self, from: usize, to: usize, stream: Stream, bytes: Vec<u8>, behind: bool) {
         if !self.connected(from, to) {
             return;
         }
         let index = self.link_between(from, to);
-        let (now, stalled) = (self.now, self.links[index].stalled_until > self.now);
+        let (now, healed) = (self.now, self.healed);
+        let statement = bytes.len() > STATEMENT_BYTES;
         let link = &mut self.links[index];
-        let jitter = self.rng.below(link.latency_ms + 1);
-        let stall = if stalled { self.rng.within(50..=900) } else { 0 };
-        let slot = stream as usize + 4 * usize::from(from > to);
-        link.last[slot] = link.last[slot].max(now + link.latency_ms + jitter + stall);
-        let (at, generation) = (link.last[slot], link.generation);
-        let repeats = matches!(stream, Stream::Outward | Stream::Homeward | Stream::Up)
-            && bytes.len() > 64
-            && self.rng.permille(15);
-        if repeats {
-            self.stats.duplicates += 1;
-            self.at(at, Event::Frame { link: index, generation, from, to, stream, bytes: bytes.clone() });
+        let way = usize::from(from > to);
+        let mut leaves = link.leaves[way].max(now);
+        if link.slow_until > now {
+            leaves += bytes.len() as u64 / link.bytes_per_ms;
+            self.stats.slow_frames += 1;
         }
-        self.at(at, Event::Frame { link: index, generation, from, to, stream, bytes });
+        link.leaves[way] = leaves;
+        if leaves > now + MAX_BACKLOG_MS {
+            self.stats.choked += 1;
+            return self.reset(index);
+        }
+        let slot = stream as usize + 4 * way;
+        let mut arrives = leaves + link.latency_ms + self.rng.below(link.latency_ms + 1);
+        if link.stalled_until > now {
+            arrives += self.rng.within(50..=900);
+        }
+        if !healed && self.rng.permille(3) {
+            // Everything behind it waits as well.
+            arrives += self.rng.within(200..=1_500);
+            self.stats.delays += 1;
+        }
+        if behind {
+            arrives = arrives.max(link.last[slot]).max(link.held_back[slot]);
+            link.last[slot] = arrives;
+        } else if !healed && statement && self.rng.permille(30) {
+            // What comes behind it may overtake it.
+            arrives += self.rng.within(10..=300);
+            link.held_back[slot] = link.held_back[slot].max(arrives);
+        } else {
+            arrives = arrives.max(link.last[slot]);
+            link.last[slot] = arrives;
+            self.stats.overtaken += u64::from(arrives < link.held_back[slot]);
+        }
+        let generation = link.generation;
+        if statement && stream != Stream::Down && self.rng.permille(15) {
+            self.stats.duplicates += 1;
+            let again = arrives + self.rng.below(60);
+            self.at(again, Event::Frame { link: index, generation, from, to, stream, bytes: bytes.clone() });
+        }
+        self.at(arrives, Event::Frame { link: index, generation, from, to, stream, bytes });
     }
 
     /// The connection breaks. Each side notices after a while; then one of them dials again.
@@ -164,7 +216,7 @@ impl World {
         let link = &mut self.links[index];
         link.alive = true;
         link.generation += 1;
-        link.last = [0; 8];
+        (link.last, link.held_back, link.leaves) = ([0; 8], [0; 8], [0; 2]);
         let generation = link.generation;
         self.trace.note(self.now, "connected", a as u64, b as u64, &[]);
         let federation = self.federation.id();

@@ -8,18 +8,20 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use postroad_engine::outbox::AttestedView;
-use postroad_engine::{Config, Input, Node, Now, Output, Time, Token, tables};
-use postroad_protocol::codec::decode;
-use postroad_protocol::cut::Cut;
+use postroad_engine::{Config, Input, Node, Now, Output, Time, Token};
 use postroad_protocol::wire::client::Overdue;
-use postroad_protocol::{NodeId, SecretKey, Verified};
-use postroad_store::{Guard, Snapshot, Store, Transaction, Write};
+use postroad_protocol::{NodeId, SecretKey};
+use postroad_store::{Guard, Snapshot, Store, Write};
 
-use super::Bug;
+use super::bugs::{Bug, unvoted};
 use super::calls::Asker;
+use super::disk::{Backup, Syncing, stage};
 use super::invariants::Violation;
 use super::invariants::one_statement::Committed;
 use super::world::{Event, Step, World};
+
+/// How long a node that drains waits for what is under way.
+const DRAIN_PATIENCE_MS: u64 = 1_500;
 
 /// One node: its key, its disk, and what runs of it.
 pub(super) struct SimNode {
@@ -33,11 +35,13 @@ pub(super) struct SimNode {
     /// It stays down until then.
     pub(super) down_until: u64,
     pub(super) slow_disk_until: u64,
-    pub(super) skew_ms: u64,
+    pub(super) full_disk_until: u64,
+    /// The wall clock, less virtual time.
+    pub(super) clock_ms: u64,
     /// After so many more steps it crashes.
     pub(super) fuse: Option<u64>,
     /// An older state of the disk, with which it may come back.
-    pub(super) backup: Option<Vec<Write>>,
+    pub(super) backup: Option<Backup>,
     pub(super) restored: bool,
     pub(super) committed: Committed,
 }
@@ -46,7 +50,11 @@ pub(super) struct SimNode {
 pub(super) struct Running {
     pub(super) node: Node,
     pub(super) inputs: VecDeque<Input>,
-    syncing: Option<Syncing>,
+    pub(super) syncing: Option<Syncing>,
+    /// What a planted bug has put aside.
+    pub(super) aside: Vec<Write>,
+    /// It is to stop by then.
+    drain_by: Option<u64>,
     /// The token that is on disk and that the rooms were not told of.
     persisted: Option<u64>,
     stirred: bool,
@@ -74,14 +82,6 @@ pub(super) struct Follower {
     pub(super) applied: u64,
 }
 
-/// A commit under way.
-struct Syncing {
-    transaction: Transaction,
-    writes: Vec<Write>,
-    outputs: Vec<Output>,
-    token: Option<u64>,
-}
-
 impl SimNode {
     /// What is on its disk.
     pub(super) fn disk(&self) -> Result<Snapshot, Violation> {
@@ -99,7 +99,7 @@ impl World {
         }
         sim.life += 1;
         sim.fuse = None;
-        let config = Config {
+        let mut config = Config {
             federation: self.federation.clone(),
             secret: sim.secret.clone(),
             name: format!("node-{me}"),
@@ -111,6 +111,11 @@ impl World {
             max_flight_bytes: 1 << 20,
             guard_epoch: sim.guard.last().map_or(0, |(slot, ..)| slot),
         };
+        match self.bug {
+            Some(Bug::NoGuard) => config.guard_epoch = 0,
+            Some(Bug::SameNonce) => config.nonce = [7; 16],
+            _ => {}
+        }
         let mut transaction = match sim.store.begin() {
             Ok(transaction) => transaction,
             Err(error) => return self.broken("store", error.to_string()),
@@ -126,6 +131,8 @@ impl World {
             node,
             inputs: VecDeque::new(),
             syncing: None,
+            aside: Vec::new(),
+            drain_by: None,
             persisted: None,
             stirred: false,
             wakes_at: None,
@@ -149,17 +156,47 @@ impl World {
     }
 
     /// The process dies.
-    pub(super) fn crash(&mut self, me: usize) {
-        let sim = &mut self.nodes[me];
-        let Some(running) = sim.running.take() else { return };
-        sim.life += 1;
-        sim.fuse = None;
+    pub(super) fn crash(&mut self, me: usize) -> Step {
+        let Some(mut running) = self.nodes[me].running.take() else { return Ok(()) };
         self.stats.crashes += 1;
         self.stats.crashes_sequencer += u64::from(me == self.sequencer);
-        self.stats.crashes_uncommitted += u64::from(running.syncing.is_some());
-        drop(running);
+        self.trace.note(self.now, "crash", me as u64, 0, &[]);
+        if let Some(syncing) = running.syncing.take() {
+            self.interrupted(me, syncing)?;
+        }
+        self.gone(me);
+        Ok(())
+    }
+
+    /// The process ends by itself.
+    pub(super) fn stop(&mut self, me: usize) -> Step {
+        self.nodes[me].running = None;
+        self.stats.stops += 1;
+        self.trace.note(self.now, "stop", me as u64, 0, &[]);
+        self.gone(me);
+        Ok(())
+    }
+
+    /// The process takes nothing new, and stops when nothing is under way any more.
+    pub(super) fn drain(&mut self, me: usize) {
+        let by = self.now + DRAIN_PATIENCE_MS;
+        let life = self.nodes[me].life;
+        if let Some(running) = self.nodes[me].running.as_mut()
+            && running.drain_by.is_none()
+        {
+            running.drain_by = Some(by);
+            self.stats.drains += 1;
+            self.input(me, Input::Drain);
+            self.at(by, Event::Wake { node: me, life });
+        }
+    }
+
+    /// What ends with a process.
+    fn gone(&mut self, me: usize) {
+        let sim = &mut self.nodes[me];
+        sim.life += 1;
+        sim.fuse = None;
         let (now, healed) = (self.now, self.healed);
-        self.trace.note(now, "crash", me as u64, 0, &[]);
         for link in 0..self.links.len() {
             let (a, b) = self.links[link].ends;
             if (a == me || b == me) && self.links[link].alive {
@@ -171,6 +208,14 @@ impl World {
         let down = if healed { self.rng.within(10..=100) } else { self.downtime(me) };
         self.nodes[me].down_until = now + down;
         self.after(down, Event::Start { node: me });
+    }
+
+    /// What a node's clocks say.
+    pub(super) fn clock(&self, me: usize) -> Now {
+        let wall_ms = self.nodes[me].clock_ms + self.now;
+        // Planted: timers by the wall clock.
+        let time = if self.bug == Some(Bug::WallClockTimers) { wall_ms } else { self.now };
+        Now { time: Time(time), wall_ms }
     }
 
     /// Something happened to a node.
@@ -194,6 +239,7 @@ impl World {
 
     /// One group of inputs.
     pub(super) fn group(&mut self, me: usize, life: u64) -> Step {
+        let now = self.clock(me);
         let sim = &mut self.nodes[me];
         if sim.life != life {
             return Ok(());
@@ -214,19 +260,25 @@ impl World {
             let at = self.rng.index(inputs.len() + 1);
             inputs.insert(at, Input::Persisted(token));
         }
-        if running.node.next_timeout() <= Time(self.now) {
+        if running.node.next_timeout() <= now.time {
             inputs.push_back(Input::TimedOut);
         }
         inputs.push_back(Input::Flush);
-        let now = Now { time: Time(self.now), wall_ms: self.wall_ms + self.now + sim.skew_ms };
         let mut transaction = match sim.store.begin() {
             Ok(transaction) => transaction,
             Err(error) => return self.broken("store", error.to_string()),
         };
         let mut outputs = Vec::new();
+        if !running.aside.is_empty() {
+            outputs.push(Output::Persist(0, std::mem::take(&mut running.aside)));
+            stage(&mut transaction, &outputs);
+        }
         while let Some(input) = inputs.pop_front() {
             let mut new = Vec::new();
             running.node.handle(now, input, &transaction, &mut new);
+            if let Some(bug) = self.bug {
+                bug.spoil(&mut new, &mut running.aside);
+            }
             stage(&mut transaction, &new);
             if self.bug == Some(Bug::DeliverBeforeCut) {
                 inputs.extend(unvoted(&new));
@@ -236,88 +288,10 @@ impl World {
         self.settle(me, transaction, outputs)
     }
 
-    /// The group is over: its transaction goes to disk, then its outputs go out.
-    fn settle(&mut self, me: usize, mut transaction: Transaction, outputs: Vec<Output>) -> Step {
-        let life = self.nodes[me].life;
-        let token = outputs.iter().rev().find_map(|output| match output {
-            Output::Persist(token, _) => Some(*token),
-            _ => None,
-        });
-        let mut writes = Vec::new();
-        let mut said = Vec::new();
-        for output in outputs {
-            match output {
-                Output::Persist(_, more) => writes.extend(more),
-                other => said.push(other),
-            }
-        }
-        let mut outputs = said;
-        if transaction.is_empty() {
-            drop(transaction);
-            return self.said(me, life, outputs, token);
-        }
-        if self.bug == Some(Bug::SignBeforePersist) {
-            // Planted: everything is said, and the rooms are told that it is on disk, before it is.
-            self.release(me, life, std::mem::take(&mut outputs))?;
-            if self.nodes[me].life != life {
-                return Ok(());
-            }
-            if let (Some(running), Some(token)) = (self.nodes[me].running.as_mut(), token) {
-                let mut early = Vec::new();
-                let now = Now { time: Time(self.now), wall_ms: self.wall_ms + self.now };
-                running.node.handle(now, Input::Persisted(token), &transaction, &mut early);
-                stage(&mut transaction, &early);
-                early.retain(|output| !matches!(output, Output::Persist(..)));
-                self.release(me, life, early)?;
-            }
-            if self.nodes[me].life != life {
-                return Ok(());
-            }
-        }
-        let slow = self.nodes[me].slow_disk_until > self.now;
-        let sync_ms = if slow { self.rng.within(20..=300) } else { self.rng.below(6) };
-        if let Some(running) = self.nodes[me].running.as_mut() {
-            running.syncing = Some(Syncing { transaction, writes, outputs, token });
-            self.after(sync_ms, Event::Synced { node: me, life });
-        }
-        Ok(())
-    }
-
-    /// The disk has confirmed.
-    pub(super) fn synced(&mut self, me: usize, life: u64) -> Step {
-        let sim = &mut self.nodes[me];
-        if sim.life != life {
-            return Ok(());
-        }
-        let Some(Syncing { transaction, writes, outputs, token }) =
-            sim.running.as_mut().and_then(|running| running.syncing.take())
-        else {
-            return Ok(());
-        };
-        // The commit is a step like any other: before it, or right behind it, the process may die.
-        let dies = sim.fuse == Some(0);
-        if dies && self.rng.permille(500) {
-            self.stats.crashes_uncommitted += 1;
-            drop(transaction);
-            self.crash(me);
-            return Ok(());
-        }
-        if let Err(error) = transaction.commit() {
-            return self.broken("store", error.to_string());
-        }
-        for write in &writes {
-            if let Some((digest, batch)) = self.nodes[me].committed.row(write, &self.federation) {
-                self.checks.oracle.sealed(digest, batch.bundles);
-            }
-        }
-        self.trace.note(self.now, "synced", me as u64, token.unwrap_or(0), &[]);
-        self.said(me, life, outputs, token)
-    }
-
     /// What a group wants to say is said; then the rooms hear what is on disk.
-    fn said(&mut self, me: usize, life: u64, outputs: Vec<Output>, token: Option<u64>) -> Step {
+    pub(super) fn said(&mut self, me: usize, life: u64, outputs: Vec<Output>, token: Option<u64>) -> Step {
         self.release(me, life, outputs)?;
-        let now = self.now;
+        let (now, clock) = (self.now, self.clock(me));
         let sim = &mut self.nodes[me];
         if sim.life != life {
             return Ok(());
@@ -326,12 +300,17 @@ impl World {
         if let Some(token) = token {
             running.persisted = Some(token);
         }
+        let drained = running.inputs.is_empty() && running.persisted.is_none() && running.node.is_drained();
+        if running.drain_by.is_some_and(|by| drained || now >= by) {
+            self.stats.drained += u64::from(drained);
+            return self.stop(me);
+        }
         if running.persisted.is_some() || !running.inputs.is_empty() {
             running.stirred = true;
             self.after(0, Event::Group { node: me, life });
             return Ok(());
         }
-        let due = running.node.next_timeout().0.max(now + 1);
+        let due = (now + running.node.next_timeout().since_ms(clock.time)).max(now + 1);
         if running.wakes_at.is_none_or(|at| at > due) {
             running.wakes_at = Some(due);
             self.at(due, Event::Wake { node: me, life });
@@ -352,14 +331,13 @@ impl World {
     }
 
     /// Outputs go out one by one; between any two of them the process may die.
-    fn release(&mut self, me: usize, life: u64, outputs: Vec<Output>) -> Step {
+    pub(super) fn release(&mut self, me: usize, life: u64, outputs: Vec<Output>) -> Step {
         for output in outputs {
             let sim = &mut self.nodes[me];
             if let Some(fuse) = sim.fuse.as_mut() {
                 if *fuse == 0 {
                     self.stats.crashes_unreleased += 1;
-                    self.crash(me);
-                    return Ok(());
+                    return self.crash(me);
                 }
                 *fuse -= 1;
             }
@@ -370,26 +348,4 @@ impl World {
         }
         Ok(())
     }
-}
-
-/// Stages the writes that the rooms ask for.
-fn stage(transaction: &mut Transaction, outputs: &[Output]) {
-    for output in outputs {
-        if let Output::Persist(_, writes) = output {
-            writes.iter().for_each(|write| transaction.apply(write));
-        }
-    }
-}
-
-/// Planted: the sequencer's node follows its own draft at once, as if the guard had signed it.
-fn unvoted(outputs: &[Output]) -> Vec<Input> {
-    let writes = outputs.iter().filter_map(|output| match output {
-        Output::Persist(_, writes) => Some(writes),
-        _ => None,
-    });
-    let drafts = writes.flatten().filter_map(|write| match write {
-        Write::Put { table, key, value } if *table == tables::META && key == tables::DRAFT => decode::<Cut>(value).ok(),
-        _ => None,
-    });
-    drafts.map(|draft| Input::Cut(Arc::new(Verified::assemble(draft.certified, draft.body)))).collect()
 }

@@ -7,6 +7,7 @@ use postroad_protocol::cut::{Cut, Vote, vote};
 use postroad_protocol::record::Record;
 use postroad_protocol::wire::order::{FromSequencer, ToSequencer};
 
+use super::bugs::Bug;
 use super::invariants::{STEPS, broken};
 use super::net::Stream;
 use super::world::{Step, World};
@@ -23,7 +24,7 @@ impl World {
             Output::Publish(_) => {}
             Output::Reject(node, digest, reason) => match self.index_of(&node) {
                 Some(to) if to == me => self.input(me, Input::Rejected(digest, reason)),
-                Some(to) => self.send(me, to, Stream::Down, encode(&FromSequencer::Rejected(digest, reason))),
+                Some(to) => self.send_behind(me, to, Stream::Down, encode(&FromSequencer::Rejected(digest, reason))),
                 None => {}
             },
             Output::Answer(client, counter, answer) => self.answer(client, counter, *answer),
@@ -35,6 +36,8 @@ impl World {
             Output::Attested(view) => {
                 let committed = &self.nodes[me].committed;
                 let verdict = self.checks.statements.attestation(&view.attestation, &self.federation, committed);
+                self.judge(verdict)?;
+                let verdict = self.checks.attestations.said(&view, &self.checks.logs, &self.federation);
                 self.judge(verdict)?;
                 if let Some(running) = self.nodes[me].running.as_mut() {
                     running.view = Some(view);
@@ -61,7 +64,10 @@ impl World {
     fn vote(&mut self, me: usize, epoch: u64, digest: postroad_protocol::Digest) -> Step {
         let sim = &self.nodes[me];
         let (secret, id) = (sim.secret.clone(), sim.id);
-        let signed = sim.guard.sign(epoch, digest.0, || vote(&secret, digest).signature.0);
+        let signed = match self.bug {
+            Some(Bug::NoGuard) => Ok(vote(&secret, digest).signature.0),
+            _ => sim.guard.sign(epoch, digest.0, || vote(&secret, digest).signature.0),
+        };
         match signed {
             Ok(signature) => {
                 let verdict = self.checks.statements.vote(&id, epoch, digest, &sim.committed);
@@ -136,7 +142,7 @@ impl World {
             let delivered = custody.receipts.first().is_some_and(|receipt| receipt.item.request.is_none());
             self.stats.pending += u64::from(!delivered);
         }
-        let verdict = self.checks.oracle.ordered(cut, &self.federation);
+        let verdict = self.checks.ordered(cut, &self.federation);
         self.judge(verdict)
     }
 }

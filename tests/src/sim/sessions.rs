@@ -8,6 +8,7 @@ use postroad_engine::{ClientId, Input};
 use postroad_protocol::codec::encode;
 use postroad_protocol::wire::client::{Answer, FromClient, Settled, ToClient};
 
+use super::bugs::Bug;
 use super::edge::AtNode;
 use super::world::{Event, Step, World};
 
@@ -186,7 +187,10 @@ impl World {
         }
         let settled = self.nodes[node].running.as_ref().map(|running| running.settled);
         let size = self.sessions[session].subscription.as_ref().map(|subscription| subscription.next);
-        if let (Some((epoch, below)), Some(size)) = (settled, size) {
+        if let (Some((epoch, mut below)), Some(size)) = (settled, size) {
+            if self.bug == Some(Bug::SettledTooFar) {
+                below = (epoch + 1, 0);
+            }
             self.send_to_client(session, &ToClient::Settled(Settled { epoch, size, below }));
         }
         Ok(())

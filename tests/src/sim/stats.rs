@@ -9,6 +9,11 @@ macro_rules! stats {
         }
 
         impl Stats {
+            /// What never happened.
+            pub fn never(&self) -> Vec<&'static str> {
+                self.list().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
+            }
+
             /// Adds the counts of another run.
             pub fn add(&mut self, other: &Stats) {
                 $(self.$name += other.$name;)*
@@ -25,24 +30,66 @@ macro_rules! stats {
 stats! {
     /// Nodes that crashed.
     crashes,
-    /// Of these, while a transaction was not committed.
+    /// Of these, while a transaction was under way, which was lost.
     crashes_uncommitted,
+    /// Of these, while a transaction was under way, which was on disk though nobody had heard.
+    crashes_unheard,
     /// Of these, after the commit and before everything was released.
     crashes_unreleased,
     /// Of these, the sequencer.
     crashes_sequencer,
+    /// Nodes that were told to drain.
+    drains,
+    /// Of these, those that stopped with nothing under way.
+    drained,
+    /// Processes that ended by themselves.
+    stops,
     /// Nodes that came back with an older disk.
     restores,
+    /// Of these, the sequencer.
+    restores_sequencer,
+    /// Disks that were slow for a while.
+    slow_disks,
+    /// Disks that were full for a while.
+    full_disks,
+    /// Commits for which there was no space.
+    full_commits,
+    /// Wall clocks that were set forward.
+    clocks_forward,
+    /// Wall clocks that were set back.
+    clocks_back,
+    /// Of these, the sequencer's.
+    clocks_sequencer,
     /// Connections between nodes that were reset.
     resets,
     /// Times that two nodes could not reach each other for a while.
     partitions,
-    /// Connections that were slow for a while.
+    /// Times that nobody could reach a node for a while.
+    isolations,
+    /// Times that the nodes were in two parts for a while.
+    splits,
+    /// Connections on which everything took long for a while.
     stalls,
-    /// Disks that were slow for a while.
-    slow_disks,
+    /// Connections that carried few bytes for a while.
+    slow_links,
+    /// Frames that went over them.
+    slow_frames,
+    /// Connections that broke because too much waited on them.
+    choked,
+    /// Frames that took long, and held up those behind them.
+    delays,
+    /// Frames that overtook another one of their stream.
+    overtaken,
+    /// Frames that were delivered twice.
+    duplicates,
+    /// Mangled frames that were refused.
+    mangled,
     /// Clients that lost their connection.
     client_resets,
+    /// Clients that crashed.
+    client_crashes,
+    /// Of these, those that came back with an older store.
+    clients_set_back,
     /// Times that an origin found a destination away.
     aways,
     /// Times that it was back.
@@ -65,10 +112,6 @@ stats! {
     reseals,
     /// Slices and cuts that had to be fetched.
     fetches,
-    /// Frames that were delivered twice.
-    duplicates,
-    /// Mangled frames that were refused.
-    mangled,
     /// Accepted chains that a client handed in.
     hand_ins,
     /// Bundles that were refused as they had to be.

@@ -9,11 +9,7 @@ use postroad_store::{Guard, Store};
 use super::calls::Asker;
 use super::client::Client;
 use super::edge::{Edge, Refused};
-use super::invariants::central::Oracle;
-use super::invariants::once_each::OnceEach;
-use super::invariants::one_order::OneOrder;
-use super::invariants::one_statement::OneStatement;
-use super::invariants::{Broken, Verdict, Violation};
+use super::invariants::{Broken, Checks, Verdict, Violation};
 use super::net::{Link, Stream};
 use super::node::SimNode;
 use super::rng::Rng;
@@ -49,19 +45,9 @@ pub(super) enum Event {
     Check,
 }
 
-/// The invariants.
-#[derive(Default)]
-pub(super) struct Checks {
-    pub(super) order: OneOrder,
-    pub(super) statements: OneStatement,
-    pub(super) once: OnceEach,
-    pub(super) oracle: Oracle,
-}
-
 /// Everything.
 pub(super) struct World {
     pub(super) now: u64,
-    pub(super) wall_ms: u64,
     pub(super) rng: Rng,
     pub(super) trace: Trace,
     pub(super) stats: Stats,
@@ -128,7 +114,8 @@ impl World {
                 running: None,
                 down_until: 0,
                 slow_disk_until: 0,
-                skew_ms: rng.below(3_000),
+                full_disk_until: 0,
+                clock_ms: wall_ms + rng.below(3_000),
                 fuse: None,
                 backup: None,
                 restored: false,
@@ -144,13 +131,13 @@ impl World {
         let clients = (0..rng.within(4..=10)).map(|_| Client::new(&mut rng, count, &federation, &ids)).collect();
         let mut world = World {
             now: 0,
-            wall_ms,
             rng,
             trace: Trace::new(seed, options.trace),
             stats: Stats::default(),
             queue: BTreeMap::new(),
             events: 0,
-            edge: Edge::new(&federation),
+            edge: Edge::new(&federation, options.bug),
+            checks: Checks::new(&federation),
             federation,
             nodes,
             ids,
@@ -159,7 +146,6 @@ impl World {
             links,
             sessions: Vec::new(),
             clients,
-            checks: Checks::default(),
             bug: options.bug,
             outcomes_only: options.outcomes_only,
             heals_at: 0,
@@ -199,12 +185,14 @@ impl World {
                 break;
             }
         }
-        if violation.is_none()
-            && let Err(found) = self.finish()
-        {
-            violation = Some(found);
+        let mut final_ms = 0;
+        if violation.is_none() {
+            match self.finish() {
+                Ok(slowest) => final_ms = slowest,
+                Err(found) => violation = Some(found),
+            }
         }
-        Outcome { seed, violation, stats: self.stats, trace: self.trace.finish() }
+        Outcome { seed, violation, stats: self.stats, final_ms, trace: self.trace.finish() }
     }
 
     fn happen(&mut self, event: Event) -> Step {
@@ -225,7 +213,7 @@ impl World {
             Event::ToNode { session, bytes } => self.node_gets(session, &bytes)?,
             Event::ToClient { session, bytes } => self.client_gets(session, &bytes)?,
             Event::Tick { client } => self.tick(client)?,
-            Event::Fault => self.fault(),
+            Event::Fault => self.fault()?,
             Event::Heal => self.heal(),
             Event::Check => self.check()?,
         }
@@ -272,14 +260,17 @@ impl World {
     fn heal(&mut self) {
         self.trace.note(self.now, "heal", 0, 0, &[]);
         self.healed = true;
+        self.checks.in_time.healed(self.clock(self.sequencer).wall_ms);
         for link in 0..self.links.len() {
             self.links[link].blocked_until = 0;
             self.links[link].stalled_until = 0;
+            self.links[link].slow_until = 0;
             self.redial(link, 5);
         }
         for node in 0..self.nodes.len() {
             self.nodes[node].fuse = None;
             self.nodes[node].slow_disk_until = 0;
+            self.nodes[node].full_disk_until = 0;
             self.nodes[node].down_until = 0;
             let after = self.rng.below(200);
             self.after(after, Event::Start { node });
@@ -335,11 +326,15 @@ impl World {
     }
 
     /// The last word of every invariant.
-    fn finish(&mut self) -> Step {
-        let verdict = self.checks.once.finish();
-        self.judge(verdict)?;
+    fn finish(&mut self) -> Result<u64, Violation> {
+        for at in 0..self.nodes.len() {
+            let disk = self.nodes[at].disk()?;
+            let verdict = self.checks.chains.on_disk(at, &disk);
+            self.judge(verdict)?;
+            let verdict = self.checks.logs.on_disk(at, self.nodes[at].id, &disk);
+            self.judge(verdict)?;
+        }
         let mailboxes: Vec<MailboxId> = self.clients.iter().map(|client| client.id).collect();
-        let verdict = self.checks.oracle.finish(&mailboxes);
-        self.judge(verdict)
+        self.checks.finish(&mailboxes).map_err(|broken| self.violation(broken))
     }
 }

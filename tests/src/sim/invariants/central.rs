@@ -46,6 +46,11 @@ impl Oracle {
         self.epoch
     }
 
+    /// What is in the batch of a header.
+    pub(in crate::sim) fn bundles(&self, header: &Digest) -> Option<&[Bundle]> {
+        self.batches.get(header).map(Vec::as_slice)
+    }
+
     /// Who has signed for the slice of an ordered header, by its destination.
     pub(in crate::sim) fn holders(&self, header: &Digest, destination: &NodeId) -> &[NodeId] {
         self.holders.get(&(*header, *destination)).map_or(&[], Vec::as_slice)

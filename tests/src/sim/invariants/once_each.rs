@@ -69,6 +69,16 @@ impl OnceEach {
         Ok(())
     }
 
+    /// A recipient whose store was set back has forgotten a message, and reads it again.
+    pub(in crate::sim) fn forgotten(&mut self, recipient: MailboxId, id: Digest, seq: Seq) {
+        if let Some(places) = self.came.get_mut(&(recipient, id)) {
+            places.remove(&seq);
+            if places.is_empty() {
+                self.came.remove(&(recipient, id));
+            }
+        }
+    }
+
     /// How many (message, recipient) pairs are promised and have not come.
     pub(in crate::sim) fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
