@@ -18,7 +18,7 @@ pub enum Bug {
     SignBeforePersist,
     /// The sequencer's node delivers what it has drafted before the cut is certified.
     DeliverBeforeCut,
-    /// Slices go to disk with the transaction after the one that is told to be durable.
+    /// Slices go to disk now and then, some transactions after the one that is told to be durable.
     LateSlices,
     /// A group's writes go to disk in two transactions.
     TornGroups,
@@ -84,7 +84,7 @@ impl Bug {
         Bug::ALL.into_iter().find(|bug| bug.name() == name)
     }
 
-    /// What this bug makes of the writes of a group. What it puts aside comes with the next group.
+    /// What this bug makes of the writes of a group. What it puts aside comes with a later group.
     pub(super) fn spoil(self, outputs: &mut [Output], aside: &mut Vec<Write>) {
         let first = outputs.iter_mut().filter_map(|output| match output {
             Output::Persist(_, writes) => Some(writes),

@@ -16,8 +16,8 @@ use super::world::{Event, Step, World};
 pub(super) enum Asker {
     /// A node that wants a slice, and whom else it can ask.
     Slice { node: usize, life: u64, key: SliceKey, others: Vec<usize> },
-    /// A node that wants cuts.
-    Cuts { node: usize, life: u64 },
+    /// A node that wants the cuts after an epoch, whom it asks, and whom else it can ask.
+    Cuts { node: usize, life: u64, after: u64, from: usize, others: Vec<usize> },
     /// A client that registers.
     Register { client: usize },
     /// A client that hands in an accepted chain.
@@ -159,13 +159,20 @@ impl World {
         }
     }
 
-    /// A node wants the cuts after an epoch.
+    /// A node wants the cuts after an epoch: from one node after the other, all that each has.
     pub(super) fn fetch_cuts(&mut self, me: usize, after: u64) {
         self.stats.fetches += 1;
-        let life = self.nodes[me].life;
         let others: Vec<usize> = (0..self.nodes.len()).filter(|node| *node != me).collect();
-        let to = *self.rng.pick(&others);
-        self.ask(Asker::Cuts { node: me, life }, to, &Question::Cuts(after));
+        self.fetch_cuts_of_next(me, self.nodes[me].life, after, others);
+    }
+
+    fn fetch_cuts_of_next(&mut self, me: usize, life: u64, after: u64, mut others: Vec<usize>) {
+        if others.is_empty() {
+            return self.input(me, Input::CutsFetched);
+        }
+        let from = others.swap_remove(self.rng.index(others.len()));
+        let asker = Asker::Cuts { node: me, life, after, from, others };
+        self.ask(asker, from, &Question::Cuts(after));
     }
 
     /// An answer arrives, or none ever will.
@@ -188,17 +195,26 @@ impl World {
                     _ => self.fetch_next(node, life, key, others),
                 }
             }
-            Asker::Cuts { node, life } => {
+            Asker::Cuts { node, life, mut after, from, others } => {
                 if self.nodes[node].life != life {
                     return Ok(());
                 }
-                if let Some(Reply::Cuts(cuts)) = reply {
-                    for cut in cuts {
-                        let cut = self.accept(|edge| edge.paged(cut))?;
-                        self.input(node, Input::Cut(cut));
-                    }
+                let cuts = match reply {
+                    Some(Reply::Cuts(cuts)) => cuts,
+                    _ => Vec::new(),
+                };
+                let last = after;
+                for cut in cuts {
+                    after = after.max(cut.certified.header.epoch);
+                    let cut = self.accept(|edge| edge.paged(cut))?;
+                    self.input(node, Input::Cut(cut));
                 }
-                self.input(node, Input::CutsFetched);
+                if after > last {
+                    let asker = Asker::Cuts { node, life, after, from, others };
+                    self.ask(asker, from, &Question::Cuts(after));
+                } else {
+                    self.fetch_cuts_of_next(node, life, after, others);
+                }
             }
             Asker::Register { client } => self.client_registered(client, reply)?,
             Asker::HandIn => {}

@@ -269,7 +269,7 @@ impl World {
             Err(error) => return self.broken("store", error.to_string()),
         };
         let mut outputs = Vec::new();
-        if !running.aside.is_empty() {
+        if !running.aside.is_empty() && self.rng.permille(200) {
             outputs.push(Output::Persist(0, std::mem::take(&mut running.aside)));
             stage(&mut transaction, &outputs);
         }
