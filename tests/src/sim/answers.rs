@@ -9,6 +9,7 @@ use postroad_protocol::{Digest, MailboxId, Refusal, Seq, Signed};
 
 use super::client::{ROGUE, State};
 use super::invariants::central::Got;
+use super::invariants::once_each::{ACCEPTED, ORDERED};
 use super::world::{Step, World};
 
 /// What a node could not take now is sent again after this.
@@ -185,7 +186,7 @@ impl World {
                 outgoing.chain = proof.chain;
                 self.stats.accepted += 1;
                 self.stats.weak += u64::from(weak);
-                self.checks.once.promised(&outgoing.bundle, "accepted");
+                self.checks.once.promised(&outgoing.bundle, ACCEPTED);
                 self.checks.in_time.promised(&outgoing.bundle);
             }
             Answer::Ordered(proof) => {
@@ -196,7 +197,7 @@ impl World {
                 outgoing.state = State::Ordered(seq);
                 outgoing.chain = Vec::new();
                 self.stats.ordered += 1;
-                self.checks.once.promised(&outgoing.bundle, "ordered");
+                self.checks.once.promised(&outgoing.bundle, ORDERED);
                 self.checks.in_time.promised(&outgoing.bundle);
                 let id = self.clients[me].id;
                 let verdict = self.checks.order.shown(&id, &proof.cut.header, &federation);

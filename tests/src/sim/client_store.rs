@@ -41,6 +41,11 @@ impl World {
             for (id, seq) in client.log.behind(&log) {
                 self.checks.once.forgotten(client.id, *id, *seq);
             }
+            // Rule 5: a sender keeps a bundle until it is ordered, or else it may expire in a chain that died.
+            let kept = |lost: &Outgoing| outgoing.iter().any(|kept| kept.bundle == lost.bundle);
+            for lost in client.outgoing.iter().filter(|lost| !kept(lost)) {
+                self.checks.once.not_kept(&lost.bundle);
+            }
             (client.counters, client.outgoing, client.log) = (counters, outgoing, log);
             self.stats.clients_set_back += 1;
         }

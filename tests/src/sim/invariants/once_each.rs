@@ -11,6 +11,11 @@ use super::{Verdict, broken};
 
 const NAME: &str = "once-each";
 
+/// The promise that a sender has proof that a bundle was accepted.
+pub(in crate::sim) const ACCEPTED: &str = "accepted";
+/// The promise that it has proof that the bundle was ordered.
+pub(in crate::sim) const ORDERED: &str = "ordered";
+
 /// Everything that was sent, and everything that arrived.
 #[derive(Debug, Default)]
 pub(in crate::sim) struct OnceEach {
@@ -45,7 +50,10 @@ impl OnceEach {
     /// A client has proof that a bundle was accepted, or ordered.
     pub(in crate::sim) fn promised(&mut self, bundle: &Bundle, how: &'static str) {
         for message in &bundle.messages {
-            self.owed.insert(message.digest(), how);
+            let promise = self.owed.entry(message.digest()).or_insert(how);
+            if how == ORDERED {
+                *promise = how;
+            }
         }
     }
 
@@ -67,6 +75,13 @@ impl OnceEach {
             return broken(NAME, format!("{recipient:?} got {id} {} times: {places:?}", places.len() + 1));
         }
         Ok(())
+    }
+
+    /// A sender has lost a bundle that it had to keep: what was only accepted is not owed any more.
+    pub(in crate::sim) fn not_kept(&mut self, bundle: &Bundle) {
+        for message in &bundle.messages {
+            self.owed.retain(|id, how| *id != message.digest() || *how != ACCEPTED);
+        }
     }
 
     /// A recipient whose store was set back has forgotten a message, and reads it again.
