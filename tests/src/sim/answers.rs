@@ -135,7 +135,7 @@ impl World {
             // Retention is longer than any run.
             ToClient::Expired(_) => Err("entries have expired".into()),
             ToClient::Overdue(overdue) => {
-                client.log.overdue((overdue.epoch, overdue.position));
+                self.stats.overdue += u64::from(client.log.overdue((overdue.epoch, overdue.position)));
                 Ok(())
             }
             ToClient::Refused(refusal) => Err(refusal.to_string()),

@@ -83,9 +83,9 @@ impl Log {
         Ok(checked)
     }
 
-    /// The home says that a slice is overdue.
-    pub(super) fn overdue(&mut self, at: (u64, u32)) {
-        self.overdue.insert(at);
+    /// The home says that a slice is overdue. Returns whether that is new.
+    pub(super) fn overdue(&mut self, at: (u64, u32)) -> bool {
+        self.overdue.insert(at)
     }
 
     /// How far the home says that it is.

@@ -89,7 +89,10 @@ impl World {
             let verdict = self.checks.order.applied(&sim.id, epoch, state.cut, state.root());
             self.judge(verdict)?;
             if me == self.sequencer {
-                self.stats.lapses += state.nodes().filter(|(_, node)| node.lapsed == Some(epoch)).count() as u64;
+                let lapsed = state.nodes().filter(|(_, node)| node.lapsed.is_some()).map(|(node, _)| *node).collect();
+                let before = std::mem::replace(&mut self.lapsed, lapsed);
+                self.stats.lapses += self.lapsed.difference(&before).count() as u64;
+                self.stats.lapses_ended += before.difference(&self.lapsed).count() as u64;
             }
         }
         if let Some(running) = self.nodes[me].running.as_mut() {

@@ -1,6 +1,6 @@
 //! The world: virtual time, one queue of events, and everything that they happen to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use postroad_protocol::genesis::{Genesis, Member};
 use postroad_protocol::{Federation, MailboxId, NodeId, Params, SecretKey};
@@ -59,6 +59,8 @@ pub(super) struct World {
     pub(super) ids: Vec<NodeId>,
     pub(super) deputies: Vec<Vec<usize>>,
     pub(super) sequencer: usize,
+    /// Who has lapsed, after the last cut.
+    pub(super) lapsed: BTreeSet<NodeId>,
     pub(super) links: Vec<Link>,
     pub(super) sessions: Vec<Session>,
     pub(super) clients: Vec<Client>,
@@ -78,11 +80,12 @@ impl World {
         let ids: Vec<NodeId> = secrets.iter().map(SecretKey::public).collect();
         let sequencer = rng.index(count);
         let window = *rng.pick(&[8, 16, 64]);
+        let heartbeat_ms = *rng.pick(&[500, 1_000]);
         let params = Params {
             routing_window_epochs: window,
             validity_epochs: window * 32,
             cut_interval_ms: *rng.pick(&[25, 50, 100]),
-            heartbeat_ms: *rng.pick(&[500, 1_000]),
+            heartbeat_ms,
             deadline_cap_ms: *rng.pick(&[100, 250, 500]),
             max_recipients: 8,
             max_message_bytes: 4_096,
@@ -90,7 +93,7 @@ impl World {
             max_bundle_bytes: 16_384,
             max_batch_bytes: *rng.pick(&[16_384, 65_536]),
             challenge_ms: *rng.pick(&[1_500, 60_000]),
-            lapse_ms: *rng.pick(&[10_000, 300_000]),
+            lapse_ms: *rng.pick(&[10 * heartbeat_ms, 300_000]),
             ..Params::default()
         };
         let wall_ms = 1_700_000_000_000;
@@ -143,6 +146,7 @@ impl World {
             ids,
             deputies,
             sequencer,
+            lapsed: BTreeSet::new(),
             links,
             sessions: Vec::new(),
             clients,
@@ -299,6 +303,9 @@ impl World {
         }
         if let Some(missing) = self.checks.once.missing().first() {
             return Some(missing.clone());
+        }
+        if let Some(lapsed) = self.lapsed.first() {
+            return Some(format!("node {:?} has lapsed", self.index_of(lapsed)));
         }
         let epoch = self.checks.oracle.epoch();
         for (at, sim) in self.nodes.iter().enumerate() {
