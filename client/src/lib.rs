@@ -34,6 +34,7 @@
 //! # Ok(()) }
 //! ```
 
+mod blocks;
 pub mod connection;
 pub mod delivery;
 pub mod directory;
@@ -53,5 +54,5 @@ pub use directory::Directory;
 pub use error::ClientError;
 pub use mailbox_dir::{Mailbox, read_genesis};
 pub use receiver::{Content, Mail, Received, Receiver, ReceiverOptions};
-pub use sender::{Body, Outgoing, Progress, Sender, SenderOptions, Stage, Ticket, Wait};
+pub use sender::{Body, Outgoing, Progress, RefusedRecipient, Sender, SenderOptions, Stage, Ticket, Wait};
 pub use verify_log::Violation;

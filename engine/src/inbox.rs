@@ -19,9 +19,6 @@ use crate::tables::{self, BUNDLES, Taken};
 /// Senders whose last counter is remembered without asking the store.
 const MAX_REMEMBERED: usize = 65_536;
 
-/// One sender may have this part of the queue.
-const SENDERS: u64 = 8;
-
 /// A bundle's sender and the counter of its first message.
 pub type BundleKey = (MailboxId, u64);
 
@@ -48,6 +45,9 @@ pub struct Inbox {
     turns: VecDeque<MailboxId>,
     queued_bytes: u64,
     max_queued_bytes: u64,
+    /// What one sender may have here, from its submission to its place in the order.
+    max_sender_bytes: u64,
+    sender_bytes: BTreeMap<MailboxId, u64>,
     last: BTreeMap<MailboxId, u64>,
     waiting: BTreeMap<BundleKey, Waiting>,
     /// The lowest counter that a client was told to send again; until it comes, nothing above it is taken, or the order
@@ -67,11 +67,14 @@ struct Queue {
 struct Waiting {
     digest: Digest,
     clients: Vec<ClientId>,
+    /// What it counts against its sender's share.
+    bytes: u64,
 }
 
 impl Inbox {
-    /// An empty inbox that holds at most `max_queued_bytes` of payload.
-    pub fn new(me: NodeId, federation: &Federation, max_queued_bytes: u64) -> Inbox {
+    /// An empty inbox that holds at most `max_queued_bytes` of payload, and of one sender at most `max_sender_bytes` from
+    /// its submission to its place in the order.
+    pub fn new(me: NodeId, federation: &Federation, max_queued_bytes: u64, max_sender_bytes: u64) -> Inbox {
         Inbox {
             me,
             federation: federation.clone(),
@@ -80,6 +83,8 @@ impl Inbox {
             turns: VecDeque::new(),
             queued_bytes: 0,
             max_queued_bytes,
+            max_sender_bytes,
+            sender_bytes: BTreeMap::new(),
             last: BTreeMap::new(),
             waiting: BTreeMap::new(),
             put_off: BTreeMap::new(),
@@ -141,9 +146,10 @@ impl Inbox {
         let bytes = bundle.weight_bytes();
         let out_of_turn = self.put_off.get(&client).is_some_and(|first| *first < body.counter);
         // A sender with nothing waiting gets a place while there is any, however busy the others keep this node.
-        let own = self.queues.get(&body.sender).map_or(0, |queue| queue.bytes);
-        let over_share = own > 0 && (busy || own + bytes > self.max_queued_bytes / SENDERS);
-        if over_share || out_of_turn || self.queued_bytes + bytes > self.max_queued_bytes {
+        let waits = self.queues.contains_key(&body.sender);
+        let of_sender = self.sender_bytes.get(&body.sender).copied().unwrap_or(0);
+        let over_share = of_sender > 0 && of_sender + bytes > self.max_sender_bytes;
+        if (busy && waits) || over_share || out_of_turn || self.queued_bytes + bytes > self.max_queued_bytes {
             self.put_off(client, body.counter);
             return Ok(Err(Refusal::Busy));
         }
@@ -153,7 +159,10 @@ impl Inbox {
             self.last.retain(|sender, _| self.queues.contains_key(sender) || again.contains(sender));
         }
         self.last.insert(body.sender, body.last_counter());
-        self.waiting.insert(key, Waiting { digest, clients: vec![client] });
+        self.wait_for(key, digest, bytes);
+        if let Some(waiting) = self.waiting.get_mut(&key) {
+            waiting.clients.push(client);
+        }
         self.queued_bytes += bytes;
         let sender = body.sender;
         let queue = self.queues.entry(sender).or_insert_with(|| {
@@ -296,7 +305,7 @@ impl Inbox {
             let body = &bundle.signed.body;
             let digest = bundle.signed.digest(&self.federation);
             let key = (body.sender, body.counter);
-            self.waiting.entry(key).or_insert(Waiting { digest, clients: Vec::new() });
+            self.wait_for(key, digest, bundle.weight_bytes());
             let last = self.last.entry(body.sender).or_insert(0);
             *last = (*last).max(body.last_counter());
             self.queued_bytes += bundle.weight_bytes();
@@ -305,8 +314,18 @@ impl Inbox {
     }
 
     /// Knows a bundle again that was sealed before a restart, so that its sender can ask after it.
-    pub fn recall(&mut self, key: BundleKey, digest: Digest) {
-        self.waiting.entry(key).or_insert(Waiting { digest, clients: Vec::new() });
+    pub fn recall(&mut self, bundle: &Bundle) {
+        let body = &bundle.signed.body;
+        let digest = bundle.signed.digest(&self.federation);
+        self.wait_for((body.sender, body.counter), digest, bundle.weight_bytes());
+    }
+
+    /// A bundle is on its way; it counts against its sender's share until [`Inbox::finish`].
+    fn wait_for(&mut self, key: BundleKey, digest: Digest, bytes: u64) {
+        if let std::collections::btree_map::Entry::Vacant(slot) = self.waiting.entry(key) {
+            slot.insert(Waiting { digest, clients: Vec::new(), bytes });
+            *self.sender_bytes.entry(key.0).or_default() += bytes;
+        }
     }
 
     /// The clients that wait for an answer about a bundle.
@@ -316,7 +335,14 @@ impl Inbox {
 
     /// The clients that wait for a last answer about a bundle, which is then forgotten here.
     pub fn finish(&mut self, key: &BundleKey) -> Vec<ClientId> {
-        self.waiting.remove(key).map(|waiting| waiting.clients).unwrap_or_default()
+        let Some(waiting) = self.waiting.remove(key) else { return Vec::new() };
+        if let Some(bytes) = self.sender_bytes.get_mut(&key.0) {
+            *bytes = bytes.saturating_sub(waiting.bytes);
+            if *bytes == 0 {
+                self.sender_bytes.remove(&key.0);
+            }
+        }
+        waiting.clients
     }
 
     /// A client has gone. What it submitted goes its way.

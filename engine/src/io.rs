@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use postroad_protocol::attestation::{Acknowledgement, DeliveryProof};
+use postroad_protocol::block_list::BlockList;
 use postroad_protocol::bundle::Bundle;
 use postroad_protocol::cut::Cut;
 use postroad_protocol::receipt::{CustodyRequest, Fill, Receipt, Sealed};
 use postroad_protocol::record::{OwnerSigned, Record};
+use postroad_protocol::refused::RefusedProof;
 use postroad_protocol::slice::{SliceIndex, SliceKey};
 use postroad_protocol::wire::client::Answer;
 use postroad_protocol::wire::mail::{Homeward, Outward, SliceParcel};
@@ -96,6 +98,15 @@ pub fn check_request(
     request.verify(federation)
 }
 
+/// What finally became of a message for one recipient.
+#[derive(Clone, Debug)]
+pub enum Fate {
+    /// It is in the mailbox.
+    Delivered(Box<DeliveryProof>),
+    /// It was refused.
+    Refused(Box<RefusedProof>),
+}
+
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Input {
@@ -139,6 +150,8 @@ pub enum Input {
     Record(NodeId, Box<Verified<Record>>),
     /// The sequencer cannot settle what has this digest.
     Rejected(Digest, String),
+    /// The sequencer has no room at the moment for what has this digest.
+    Deferred(Digest),
     /// A client submits a bundle.
     Submit(ClientId, MailboxId, Box<Verified<Bundle>>),
     /// A client has gone.
@@ -147,6 +160,8 @@ pub enum Input {
     Register(Token, Box<Verified<OwnerSigned>>),
     /// An owner acknowledges.
     Acknowledge(Box<Verified<Signed<Acknowledgement>>>),
+    /// An owner says whom it blocks.
+    Block(Token, Box<Verified<Signed<BlockList>>>),
     /// Somebody asks whether a message is with a mailbox of this node.
     Delivery(Token, MailboxId, Seq),
     /// The group of inputs is over: what waits for company is sealed.
@@ -174,12 +189,16 @@ pub enum Output {
     Publish(Arc<Verified<Cut>>),
     /// What this node handed in cannot be settled.
     Reject(NodeId, Digest, String),
+    /// There is no room at the moment for what this node handed in.
+    Defer(NodeId, Digest),
     /// An answer to a client: about the bundle with this counter.
     Answer(ClientId, u64, Box<Answer>),
     /// The registration is settled, or refused.
     Registered(Token, Result<(), Refusal>),
+    /// The answer to [`Input::Block`].
+    Blocked(Token, Result<(), Refusal>),
     /// The answer to [`Input::Delivery`].
-    Delivery(Token, Option<Box<DeliveryProof>>),
+    Delivery(Token, Option<Fate>),
     /// Get a slice from any of these nodes.
     Fetch(SliceKey, Vec<NodeId>),
     /// Get the cuts after this epoch, from any node.

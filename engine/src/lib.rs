@@ -8,18 +8,23 @@
 //!
 //! The rooms never call each other; [`node`] composes them.
 
+pub mod deposits;
+pub mod gate;
 pub mod inbox;
 pub mod io;
 pub mod ledger;
 pub mod node;
 pub mod outbox;
 pub mod peers;
+pub mod rate;
 pub mod receiver;
 pub mod router;
 pub mod sequencer;
 pub mod serve;
 pub mod shelf;
+pub mod slices;
 pub mod tables;
 
-pub use io::{ClientId, Held, Input, Now, Output, Report, Time, Token};
+pub use gate::Load;
+pub use io::{ClientId, Fate, Held, Input, Now, Output, Report, Time, Token};
 pub use node::{Backlog, Config, Node, OpenError};

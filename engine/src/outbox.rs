@@ -13,10 +13,12 @@ use postroad_protocol::attestation::{
 use postroad_protocol::batch::AttestationRef;
 use postroad_protocol::merkle::log::Log;
 use postroad_protocol::merkle::map::MerkleMap;
-use postroad_protocol::slice::{SliceIndex, SliceKey};
+use postroad_protocol::receipt::RefusedLeaf;
+use postroad_protocol::slice::{SliceIndex, SliceKey, SliceLeaf};
 use postroad_protocol::{Federation, MailboxId, NodeId, Refusal, SecretKey, Seq, Signed, Verified};
 use postroad_store::{Read, StoreError, Write};
 
+use crate::gate::Load;
 use crate::tables::{self, ACKS, ATTESTED, EXPIRED, LOGS, LogRow, META};
 
 /// An attestation and the map that it attests, for whoever serves mailboxes from it.
@@ -66,6 +68,9 @@ struct MailboxLog {
     /// The log index of the first entry that a batch (epoch, position) added.
     first: BTreeMap<(u64, u32), u64>,
     acknowledged: Option<Signed<Acknowledgement>>,
+    /// What each entry that is not acknowledged counts against the mailbox's quota, and the sum.
+    open: VecDeque<Load>,
+    load: Load,
 }
 
 /// All logs of this node.
@@ -132,7 +137,9 @@ impl Outbox {
         }
         outbox.due = outbox.due.split_off(&(outbox.expired + 1));
         for (mailbox, log) in &mut outbox.logs {
-            log.acknowledged = tables::get(store, ACKS, &mailbox.0)?;
+            if let Some(acknowledged) = tables::get(store, ACKS, &mailbox.0)? {
+                log.acknowledge(acknowledged);
+            }
         }
         outbox.map = outbox.logs.iter().map(|(mailbox, log)| (*mailbox, log.attested())).collect();
         Ok(outbox)
@@ -163,13 +170,32 @@ impl Outbox {
         self.logs.get(mailbox).map(|log| log.log.size())
     }
 
-    /// Appends a slice's entries to the logs of the mailboxes that live here. Returns how many.
-    pub fn append(&mut self, place: Place, index: &SliceIndex, writes: &mut Vec<Write>) -> u64 {
+    /// What a mailbox holds that its owner has not acknowledged; none if it does not live here.
+    pub fn unacknowledged(&self, mailbox: &MailboxId) -> Option<Load> {
+        self.logs.get(mailbox).map(|log| log.load)
+    }
+
+    /// Appends a slice's entries to the logs of the mailboxes that live here, except those that the cut shows to be
+    /// `refused` (in ascending order). Returns how many.
+    pub fn append(
+        &mut self,
+        place: Place,
+        index: &SliceIndex,
+        refused: &[RefusedLeaf],
+        writes: &mut Vec<Write>,
+    ) -> u64 {
+        let is_refused = |mailbox: &MailboxId, leaf: &SliceLeaf| {
+            refused.binary_search_by_key(&(leaf.index, *mailbox), |refused| (refused.index, refused.mailbox)).is_ok()
+        };
         let mut entries = 0;
         for (mailbox, leaves) in index.leaves() {
             let Some(log) = self.logs.get_mut(mailbox) else { continue };
+            let leaves: Vec<SliceLeaf> = leaves.iter().filter(|leaf| !is_refused(mailbox, leaf)).copied().collect();
+            if leaves.is_empty() {
+                continue;
+            }
             let Place { settled, epoch, position, slice } = place;
-            let row = LogRow { settled, epoch, position, slice, leaves: leaves.clone() };
+            let row = LogRow { settled, epoch, position, slice, leaves };
             writes.push(tables::put(LOGS, tables::mailbox_key(mailbox, log.log.size()), &row));
             entries += row.leaves.len() as u64;
             log.push(&row, self.expired);
@@ -194,6 +220,7 @@ impl Outbox {
                 log.expired_to = end;
                 log.ends.pop_front();
             }
+            log.trim();
             self.map.insert(mailbox, log.attested());
         }
     }
@@ -219,7 +246,7 @@ impl Outbox {
         }
         let signed = (**acknowledgement).clone();
         writes.push(tables::put(ACKS, mailbox.0, &signed));
-        log.acknowledged = Some(signed);
+        log.acknowledge(signed);
         self.map.insert(mailbox, log.attested());
         Ok(())
     }
@@ -311,12 +338,33 @@ impl MailboxLog {
         for leaf in row.log_leaves() {
             self.log.append(leaf.hash());
         }
+        for load in row.leaves.iter().map(Load::of) {
+            self.open.push_back(load);
+            self.load.add(load);
+        }
         self.last_epoch = row.settled;
         let end = self.log.size();
         match self.ends.back_mut() {
             _ if row.settled <= expired => self.expired_to = end,
             Some(last) if last.0 == row.settled => last.1 = end,
             _ => self.ends.push_back((row.settled, end)),
+        }
+        self.trim();
+    }
+
+    fn acknowledge(&mut self, acknowledged: Signed<Acknowledgement>) {
+        self.acknowledged = Some(acknowledged);
+        self.trim();
+    }
+
+    /// What is acknowledged or past retention counts against the quota no more.
+    fn trim(&mut self) {
+        let acknowledged = self.acknowledged.as_ref().map_or(0, |known| known.body.log.size);
+        let open = self.log.size().saturating_sub(acknowledged.max(self.expired_to));
+        while self.open.len() as u64 > open
+            && let Some(load) = self.open.pop_front()
+        {
+            self.load.subtract(load);
         }
     }
 

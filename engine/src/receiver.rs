@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use postroad_protocol::cut::Cut;
-use postroad_protocol::receipt::{CustodyRequest, Fill, Receipt, ReceiptItem, sign_receipts};
+use postroad_protocol::receipt::{CustodyRequest, Fill, Receipt, ReceiptItem, RefusedLeaf, sign_receipts};
 use postroad_protocol::record::Record;
 use postroad_protocol::slice::{SliceBody, SliceIndex, SliceKey};
 use postroad_protocol::state::State;
@@ -18,9 +18,11 @@ use postroad_protocol::wire::mail::SliceParcel;
 use postroad_protocol::{Digest, Federation, NodeId, SecretKey, Signed};
 use postroad_store::{Read, StoreError, Write};
 
+use crate::gate::Gate;
 use crate::io::{Held, Output, Report};
 use crate::outbox::{Outbox, Place};
-use crate::tables::{self, BATCHES, DELIVERED, Holding, META, PENDING, PendingRow, ROOTS, SLICES, StoredBatch};
+use crate::slices::{keep_until, load_index, settled_by, sources};
+use crate::tables::{self, DELIVERED, Holding, META, PENDING, PendingRow, REFUSED, ROOTS, SLICES};
 
 /// Indexes of slices that wait for their cut, kept in memory; others are read from disk again.
 const MAX_REMEMBERED: usize = 4_096;
@@ -31,12 +33,17 @@ const MAX_OVERDUE: usize = 64;
 /// Pending slices that nobody had, and that are asked for again at the same time.
 const MAX_RETRIES: usize = 2;
 
+/// Pending slices that are here and are read to be signed for, in one round; the others follow in the next.
+const MAX_READ: usize = 64;
+
 /// One thing that a cut makes this node owe.
 #[derive(Debug)]
 struct Owed {
     place: Place,
     holders: Vec<NodeId>,
     was_pending: bool,
+    /// The leaves that this node's receipt or fill refuses, as the cut shows it.
+    refused: Vec<RefusedLeaf>,
 }
 
 /// A receipt that waits for its slice to be durable.
@@ -46,6 +53,7 @@ struct Unsigned {
     key: SliceKey,
     root: Digest,
     request: Option<Digest>,
+    refused: Vec<RefusedLeaf>,
     /// It answers a challenge, and goes to the sequencer instead of the origin.
     answers: bool,
 }
@@ -74,7 +82,7 @@ enum Step {
     /// Its holders are asked.
     Fetching,
     /// It is here; the fill is signed once rows up to the token are durable.
-    Here { token: u64 },
+    Here { token: u64, refused: Vec<RefusedLeaf> },
     /// The fill is handed in until a cut settles it.
     Filled { fill: Box<Fill> },
 }
@@ -174,10 +182,25 @@ impl Receiver {
     }
 
     /// Remembers the index of a slice of this node's own batch, which is kept there and nowhere else.
-    pub fn remember_own(&mut self, key: SliceKey, body: &SliceBody, bundle_count: u32) {
-        if let Ok(index) = body.index(bundle_count, self.federation.id()) {
-            self.remember(key, Arc::new(index));
+    pub fn remember_own(&mut self, key: SliceKey, body: &SliceBody, bundle_count: u32) -> Option<Arc<SliceIndex>> {
+        let index = Arc::new(body.index(bundle_count, self.federation.id()).ok()?);
+        self.remember(key, Arc::clone(&index));
+        Some(index)
+    }
+
+    /// The index of a slice for this node that is on its disk.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn index(&mut self, key: &SliceKey, store: &dyn Read) -> Result<Option<Arc<SliceIndex>>, StoreError> {
+        if let Some(index) = self.remembered.get(key) {
+            return Ok(Some(Arc::clone(index)));
         }
+        let index = load_index(key, &self.me, &self.federation, store)?.map(Arc::new);
+        if let Some(index) = &index {
+            self.remember(*key, Arc::clone(index));
+        }
+        Ok(index)
     }
 
     fn remember(&mut self, key: SliceKey, index: Arc<SliceIndex>) {
@@ -188,8 +211,9 @@ impl Receiver {
         }
     }
 
-    /// Takes a slice to hold, as a custodian or destination, or as the witness of an answer to `challenge`. Returns what
-    /// to write, nothing if it is on disk already; in both cases `token` must be persisted before the receipt is signed.
+    /// Takes a slice to hold, as a custodian, as its destination with some `refused` leaves, or as the witness of an
+    /// answer to `challenge`. Returns what to write, nothing if it is on disk already; in both cases `token` must be
+    /// persisted before the receipt is signed.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -197,6 +221,7 @@ impl Receiver {
         &mut self,
         held: &Held,
         challenge: Option<Digest>,
+        refused: Vec<RefusedLeaf>,
         token: u64,
         store: &dyn Read,
     ) -> Result<Vec<Write>, StoreError> {
@@ -208,7 +233,7 @@ impl Receiver {
         if let Some(slice) = parcel.header.body.slice(&key.destination) {
             let request = parcel.request.as_ref().map(|request| request.digest(&self.federation));
             let (request, answers) = (challenge.or(request), challenge.is_some());
-            self.unsigned.push(Unsigned { token, key: *key, root: slice.root, request, answers });
+            self.unsigned.push(Unsigned { token, key: *key, root: slice.root, request, refused, answers });
         }
         Ok(if known { Vec::new() } else { self.slice_rows(key, parcel) })
     }
@@ -222,19 +247,20 @@ impl Receiver {
         &mut self,
         key: &SliceKey,
         request: Option<&Signed<CustodyRequest>>,
+        refused: Vec<RefusedLeaf>,
         token: u64,
         store: &dyn Read,
     ) -> Result<bool, StoreError> {
         let Some(Holding { root, .. }) = tables::get(store, ROOTS, &tables::slice_key(key))? else { return Ok(false) };
         let request = request.map(|request| request.digest(&self.federation));
-        self.unsigned.push(Unsigned { token, key: *key, root, request, answers: false });
+        self.unsigned.push(Unsigned { token, key: *key, root, request, refused, answers: false });
         Ok(true)
     }
 
     /// Answers a challenge for a slice that is here, where there is no third node to witness it; signed once `token` is
     /// persisted.
     pub fn answer(&mut self, key: SliceKey, root: Digest, challenge: Digest, token: u64) {
-        self.unsigned.push(Unsigned { token, key, root, request: Some(challenge), answers: true });
+        self.unsigned.push(Unsigned { token, key, root, request: Some(challenge), refused: Vec::new(), answers: true });
     }
 
     /// Rows up to `token` are durable: signs one receipt over everything that waits for that.
@@ -249,8 +275,8 @@ impl Receiver {
         // Fills go in the order of their numbers, so that mail that waited arrives in that order.
         let mut fills: Vec<(u64, u32)> = Vec::new();
         for (at, pending) in &self.pending {
-            match pending.step {
-                Step::Here { token: waits } if waits <= token => fills.push(*at),
+            match &pending.step {
+                Step::Here { token: waits, .. } if *waits <= token => fills.push(*at),
                 Step::Filled { .. } => {}
                 _ if pending.failed => {}
                 _ => break,
@@ -260,8 +286,9 @@ impl Receiver {
             durable.iter().map(|unsigned| (!unsigned.answers).then_some(unsigned.key.origin)).collect();
         let mut items: Vec<ReceiptItem> = durable.into_iter().map(Unsigned::into_item).collect();
         for at in &fills {
-            let row = &self.pending[at].row;
-            items.push(Unsigned { token, key: row.slice, root: row.root, request: None, answers: false }.into_item());
+            let PendingSlice { row, step: Step::Here { refused, .. }, .. } = &self.pending[at] else { continue };
+            let (key, root, refused) = (row.slice, row.root, refused.clone());
+            items.push(Unsigned { token, key, root, request: None, refused, answers: false }.into_item());
         }
         if items.is_empty() {
             return signatures;
@@ -293,7 +320,8 @@ impl Receiver {
             let Some(at) = found.map(|(at, _)| *at) else { continue };
             let Some(PendingSlice { row, .. }) = self.pending.remove(&at) else { continue };
             let place = Place { settled: epoch, epoch: row.epoch, position: row.position, slice: row.slice };
-            owed.push_back(Owed { place, holders: row.holders, was_pending: true });
+            let refused = fill.item.refused.clone();
+            owed.push_back(Owed { place, holders: row.holders, was_pending: true, refused });
         }
         // Log order within one cut: fills by their numbers, whatever order the cut lists them in; then headers.
         owed.make_contiguous().sort_by_key(|owed| (owed.place.epoch, owed.place.position));
@@ -312,13 +340,18 @@ impl Receiver {
             let holders: Vec<NodeId> = receipts.iter().map(Receipt::holder).filter(|node| *node != self.me).collect();
             if delivered {
                 let place = Place { settled: epoch, epoch, position, slice };
-                owed.push_back(Owed { place, holders, was_pending: false });
+                let refused = receipts[0].item.refused.clone();
+                owed.push_back(Owed { place, holders, was_pending: false, refused });
             } else {
                 let row = PendingRow { slice, root: header.slices[at].root, epoch, position, holders };
                 writes.push(tables::put(PENDING, slice.header.0, &row));
                 self.pending.insert((epoch, position), PendingSlice::new(row));
             }
         }
+        let refusing = owed.iter().filter(|owed| !owed.refused.is_empty()).map(|owed| owed.place);
+        writes.extend(
+            refusing.map(|place| tables::put(REFUSED, tables::place_key(place.epoch, place.position), &place.settled)),
+        );
         self.owed.push_back((epoch, owed));
         for record in &cut.body.records {
             match record {
@@ -392,6 +425,7 @@ impl Receiver {
     pub fn deliver(
         &mut self,
         outbox: &mut Outbox,
+        gate: &mut Gate,
         store: &dyn Read,
         out: &mut Vec<Output>,
     ) -> Result<Vec<Write>, StoreError> {
@@ -428,11 +462,12 @@ impl Receiver {
             }
             for (next, index) in owed.iter().zip(indexes) {
                 match index {
-                    Some(index) => entries += outbox.append(next.place, &index, &mut writes),
+                    Some(index) => entries += outbox.append(next.place, &index, &next.refused, &mut writes),
                     None => {
                         self.lost.remove(&next.place.slice.header);
                     }
                 }
+                gate.delivered(&next.place.slice);
                 self.remembered.remove(&next.place.slice);
                 if next.was_pending {
                     writes.push(tables::delete(PENDING, next.place.slice.header.0));
@@ -471,7 +506,14 @@ impl Receiver {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn pursue_pending(&mut self, token: u64, store: &dyn Read, out: &mut Vec<Output>) -> Result<bool, StoreError> {
+    pub fn pursue_pending(
+        &mut self,
+        token: u64,
+        outbox: &Outbox,
+        gate: &mut Gate,
+        store: &dyn Read,
+        out: &mut Vec<Output>,
+    ) -> Result<bool, StoreError> {
         if self.incarnation == 0 {
             return Ok(false);
         }
@@ -483,7 +525,11 @@ impl Receiver {
         let mut places = MAX_FETCHES.saturating_sub(self.pending.values().filter(fetching(false)).count());
         let mut retries = MAX_RETRIES.saturating_sub(self.pending.values().filter(fetching(true)).count());
         let cursor = self.retried;
-        for (at, pending) in self.pending.iter_mut().filter(|(_, pending)| matches!(pending.step, Step::Waiting)) {
+        let waiting = self.pending.iter().filter(|(_, pending)| matches!(pending.step, Step::Waiting));
+        let waiting: Vec<(u64, u32)> = waiting.map(|(at, _)| *at).collect();
+        let mut read = 0;
+        for at in &waiting {
+            let Some(pending) = self.pending.get(at) else { continue };
             let places = match pending.failed {
                 true if *at <= cursor => continue,
                 true => &mut retries,
@@ -492,24 +538,36 @@ impl Receiver {
             if *places == 0 {
                 continue;
             }
-            let row = &pending.row;
-            if store.get(ROOTS, &tables::slice_key(&row.slice))?.is_some() {
-                pending.step = Step::Here { token };
+            let slice = pending.row.slice;
+            if store.get(ROOTS, &tables::slice_key(&slice))?.is_some() {
+                if read == MAX_READ {
+                    break;
+                }
+                read += 1;
+                let Some(index) = self.index(&slice, store)? else { continue };
+                let refused = gate.decide(&slice, u64::MAX, &index, |mailbox| outbox.unacknowledged(mailbox));
+                self.set_step(at, Step::Here { token, refused });
                 waits = true;
                 continue;
             }
+            *places -= 1;
+            out.push(Output::Fetch(slice, sources(&slice, &pending.row.holders, &self.me)));
             if pending.failed {
                 self.retried = *at;
             }
-            pending.step = Step::Fetching;
-            *places -= 1;
-            out.push(Output::Fetch(row.slice, sources(&row.slice, &row.holders, &self.me)));
+            self.set_step(at, Step::Fetching);
         }
         if retries > 0 {
             // The end of the list: the next round begins at its head again.
             self.retried = (0, 0);
         }
         Ok(waits)
+    }
+
+    fn set_step(&mut self, at: &(u64, u32), step: Step) {
+        if let Some(pending) = self.pending.get_mut(at) {
+            pending.step = step;
+        }
     }
 
     /// The fills that no cut has settled yet.
@@ -555,73 +613,7 @@ impl Unsigned {
             destination: self.key.destination,
             slice: self.root,
             request: self.request,
-            refused: Vec::new(),
+            refused: self.refused,
         }
     }
-}
-
-/// The last epoch that can order a header which is handed over at `head`.
-pub fn settled_by(head: u64, federation: &Federation) -> u64 {
-    head + 2 * federation.params().routing_window_epochs + 2
-}
-
-/// Keeps a slice until `epoch` at least.
-fn keep_until(key: &SliceKey, epoch: u64, store: &dyn Read, writes: &mut Vec<Write>) -> Result<(), StoreError> {
-    if let Some(holding) = tables::get::<Holding>(store, ROOTS, &tables::slice_key(key))?
-        && holding.until < epoch
-    {
-        let before = tables::expiring_key(holding.until, key.header, key.destination);
-        writes.push(tables::delete(tables::EXPIRING, before));
-        writes.extend(holding.until(key, epoch));
-    }
-    Ok(())
-}
-
-/// Whom to ask for a slice: its holders, then its origin.
-fn sources(key: &SliceKey, holders: &[NodeId], me: &NodeId) -> Vec<NodeId> {
-    let mut sources: Vec<NodeId> = holders.iter().copied().filter(|node| node != me).collect();
-    if key.origin != *me && !sources.contains(&key.origin) {
-        sources.push(key.origin);
-    }
-    sources
-}
-
-/// A slice's body: from the slices held, or cut again from a batch of this node's own.
-///
-/// # Errors
-/// [`StoreError`].
-pub fn load_body(
-    key: &SliceKey,
-    me: &NodeId,
-    federation: &Federation,
-    store: &dyn Read,
-) -> Result<Option<(u32, SliceBody)>, StoreError> {
-    if let Some(parcel) = tables::get::<SliceParcel>(store, SLICES, &tables::slice_key(key))? {
-        return Ok(Some((parcel.header.body.entries.bundles, parcel.body)));
-    }
-    if key.origin != *me {
-        return Ok(None);
-    }
-    use postroad_protocol::signed::Statement;
-    let Some(batch) = tables::get::<StoredBatch>(store, BATCHES, &tables::number_key(key.number))? else {
-        return Ok(None);
-    };
-    if batch.header.digest(federation.id()) != key.header {
-        return Ok(None);
-    }
-    let routed = batch.route(federation.id());
-    let at = routed.slices.iter().position(|slice| slice.destination == key.destination);
-    let body = at.and_then(|at| routed.bodies.into_iter().nth(at));
-    Ok(body.map(|body| (batch.header.entries.bundles, body)))
-}
-
-fn load_index(
-    key: &SliceKey,
-    me: &NodeId,
-    federation: &Federation,
-    store: &dyn Read,
-) -> Result<Option<SliceIndex>, StoreError> {
-    let Some((bundles, body)) = load_body(key, me, federation, store)? else { return Ok(None) };
-    let index = body.index(bundles, federation.id());
-    index.map(Some).map_err(|_| StoreError::Corrupt { table: SLICES, key: tables::slice_key(key) })
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use postroad_protocol::codec::encode;
 use postroad_protocol::cut::{CertifiedCut, Cut, CutBody, CutHeader, Part, Vote};
-use postroad_protocol::receipt::{Fill, Receipt, Sealed};
+use postroad_protocol::receipt::{Fill, Sealed};
 use postroad_protocol::record::Record;
 use postroad_protocol::state::{Draft, Invalid, PendingKey, State};
 use postroad_protocol::{Digest, Federation, NodeId, Verified};
@@ -19,12 +19,16 @@ use crate::io::{Now, Output, Time};
 
 /// Headers of one origin that wait, at most.
 const MAX_HEADERS_PER_ORIGIN: usize = 256;
-/// Records that wait, at most.
+/// Records that wait, at most: every node has an equal share, and what is no node (yet) has one share together.
 const MAX_RECORDS: usize = 4_096;
-/// Fills that wait, at most.
+/// Fills that wait, at most: every destination has an equal share.
 const MAX_FILLS: usize = 16_384;
+/// A share, at least.
+const MIN_SHARE: usize = 16;
 /// Records and fills of one cut, at most.
 const MAX_PER_CUT: usize = 1_024;
+/// Encoded bytes of a cut's fills at which no more are added; one that refuses many leaves is long.
+const MAX_FILL_BYTES: usize = 2 << 20;
 /// Encoded bytes of a cut's headers and receipts at which no more are added.
 const MAX_HEADER_BYTES: usize = 8 << 20;
 
@@ -114,11 +118,6 @@ impl Sequencer {
             reject(from, digest, "more slices than genesis allows", out);
             return;
         }
-        let refuses = |receipt: &Receipt| !receipt.item.refused.is_empty();
-        if value.custody.iter().flat_map(|custody| &custody.receipts).any(refuses) {
-            reject(from, digest, &Invalid::Refused.to_string(), out);
-            return;
-        }
         self.urgent |= !header.slices.is_empty();
         let number = header.number;
         let waiting = self.headers.entry(origin).or_default();
@@ -131,20 +130,30 @@ impl Sequencer {
 
     /// A fill. Only for what is pending, and only its destination's; whoever has one hands it in again until a cut has
     /// settled it.
-    pub fn fill(&mut self, from: NodeId, value: Verified<Fill>, head: &State) {
+    pub fn fill(&mut self, from: NodeId, value: Verified<Fill>, head: &State, out: &mut Vec<Output>) {
         let key = PendingKey { destination: value.item.destination, header: value.item.header };
         let owed = head.pending(&key).is_some_and(|pending| pending.slice == value.item.slice);
-        if owed && value.holder() == key.destination && self.fills.len() < MAX_FILLS {
-            self.urgent = true;
-            self.fills.insert((key.destination, key.header), Waiting { from: Some(from), value });
+        if !owed || value.holder() != key.destination {
+            return;
         }
+        let slot = (key.destination, key.header);
+        let all = (key.destination, Digest::ZERO)..=(key.destination, Digest([u8::MAX; 32]));
+        if !self.fills.contains_key(&slot) && self.fills.range(all).count() >= share(MAX_FILLS, head) {
+            out.push(Output::Defer(from, key.header));
+            return;
+        }
+        self.urgent = true;
+        self.fills.insert(slot, Waiting { from: Some(from), value });
     }
 
-    /// A record.
-    pub fn record(&mut self, from: NodeId, value: Verified<Record>, out: &mut Vec<Output>) {
+    /// A record. Only its sender's share of the room is open to it, so that no node keeps the others' out.
+    pub fn record(&mut self, from: NodeId, value: Verified<Record>, head: &State, out: &mut Vec<Output>) {
         let digest = value.digest(&self.federation);
-        if self.records.len() >= MAX_RECORDS {
-            reject(Some(from), digest, "too many records wait; hand it in again later", out);
+        let member = |node: Option<NodeId>| node.filter(|node| head.node(node).is_some());
+        let same = |waiting: &&Waiting<Record>| member(waiting.from) == member(Some(from));
+        if !self.records.contains_key(&digest) && self.records.values().filter(same).count() >= share(MAX_RECORDS, head)
+        {
+            out.push(Output::Defer(from, digest));
             return;
         }
         self.urgent = true;
@@ -218,10 +227,14 @@ impl Sequencer {
     }
 
     fn draft_fills(&mut self, draft: &mut Draft, body: &mut CutBody, out: &mut Vec<Output>) {
-        while body.fills.len() < MAX_PER_CUT {
+        let mut bytes = 0;
+        while body.fills.len() < MAX_PER_CUT && bytes < MAX_FILL_BYTES {
             let Some(((_, digest), waiting)) = self.fills.pop_first() else { break };
             match draft.fill(&waiting.value) {
-                Ok(()) => body.fills.push(waiting.value.into_inner()),
+                Ok(()) => {
+                    bytes += encode(&*waiting.value).len();
+                    body.fills.push(waiting.value.into_inner());
+                }
                 Err(invalid) => reject(waiting.from, digest, &invalid.to_string(), out),
             }
         }
@@ -328,6 +341,11 @@ impl Sequencer {
             self.headers.entry(waiting.value.header.body.origin).or_default().insert(key, waiting);
         }
     }
+}
+
+/// One node's part of a room for `total`.
+fn share(total: usize, head: &State) -> usize {
+    (total / (head.node_count() as usize + 1)).max(MIN_SHARE)
 }
 
 /// The cut has as many headers as genesis allows.

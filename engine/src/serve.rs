@@ -13,8 +13,8 @@ use postroad_protocol::wire::mail::SliceParcel;
 use postroad_protocol::{Federation, MailboxId, NodeId};
 use postroad_store::{Read, StoreError};
 
-use crate::receiver::load_body;
 use crate::shelf::Shelf;
+use crate::slices::load_body;
 use crate::tables::{self, CUTS, EXPIRED, LOGS, LogRow, META, PLACES, SLICES};
 
 /// Bytes of decoded cuts that are kept for all subscribers of a node, about.

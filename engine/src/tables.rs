@@ -38,10 +38,16 @@ pub const ACKS: Table = Table("acks");
 
 /// Epoch, header and node → [`Expiring`]: what may be forgotten once that epoch is past retention.
 pub const EXPIRING: Table = Table("expiring");
+/// Epoch and position of a header → the epoch that settled this node's receipt or fill for its slice, where that
+/// refuses leaves.
+pub const REFUSED: Table = Table("refused");
+
+/// Mailbox → its owner's block list.
+pub const BLOCKS: Table = Table("blocks");
 
 /// All tables of a node's store.
-pub const ALL: [Table; 12] =
-    [META, CUTS, STATE, BATCHES, PLACES, BUNDLES, SLICES, ROOTS, PENDING, LOGS, ACKS, EXPIRING];
+pub const ALL: [Table; 14] =
+    [META, CUTS, STATE, BATCHES, PLACES, BUNDLES, SLICES, ROOTS, PENDING, LOGS, ACKS, EXPIRING, REFUSED, BLOCKS];
 
 /// [`META`]: the state's floor, a [`Floor`].
 pub const FLOOR: &[u8] = b"floor";
@@ -216,6 +222,11 @@ impl LogRow {
 /// A key of one number.
 pub fn number_key(number: u64) -> Vec<u8> {
     number.to_be_bytes().to_vec()
+}
+
+/// A key of [`REFUSED`].
+pub fn place_key(epoch: u64, position: u32) -> Vec<u8> {
+    [&epoch.to_be_bytes()[..], &position.to_be_bytes()].concat()
 }
 
 /// A key of [`SLICES`].

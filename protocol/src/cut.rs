@@ -140,6 +140,11 @@ impl CutBody {
         ]
     }
 
+    /// The path from the fill at `index` to the root of the fills.
+    pub fn fill_path(&self, index: usize) -> Path {
+        Tree::new(self.fills.iter().map(|fill| tree::leaf_hash(&encode(fill))).collect()).path(index)
+    }
+
     fn header_leaves(&self, federation: &Federation) -> Vec<Digest> {
         (self.headers.iter()).map(|sealed| header_leaf(sealed.digest(federation), sealed.custody_digest())).collect()
     }

@@ -1,6 +1,8 @@
 //! Entries: a message as its recipient gets it, with the paths that tie it to a certified cut; and the two proofs that
 //! the sender gets on the way.
 
+use std::ops::Range;
+
 use minicbor::{Decode, Encode};
 
 use crate::batch::bundle_leaf;
@@ -14,7 +16,8 @@ use crate::genesis::Federation;
 use crate::merkle::sum::SumPath;
 use crate::merkle::tree::Path;
 use crate::message::{RecipientProof, common_digest};
-use crate::receipt::Sealed;
+use crate::receipt::{Custody, LeafRefusal, Sealed, custody_digest};
+use crate::refused::{RefusedBy, RefusedProof};
 use crate::seq::Seq;
 use crate::signed::{Signed, Verify};
 use crate::slice::{SliceBody, SliceLeaf};
@@ -308,9 +311,39 @@ pub struct OrderedProof {
     /// Whether custody was weak, as the origin says.
     #[n(4)]
     pub weak: bool,
+    /// The receipts that the cut settled with the header, where one of them refuses a leaf of the bundle (rule 7);
+    /// empty where none does.
+    #[n(5)]
+    pub custody: Vec<Custody>,
 }
 
 impl OrderedProof {
+    /// This proof with the receipts of `sealed`, its header, if they refuse a leaf of the bundle, whose `messages` have
+    /// these indexes in the batch.
+    #[must_use]
+    pub fn with_refusals(self, sealed: &Sealed, messages: Range<u64>) -> OrderedProof {
+        let custody = if sealed.refuses(messages) { sealed.custody.clone() } else { Vec::new() };
+        OrderedProof { custody, ..self }
+    }
+
+    /// The proof that `home` refused the message at `seq` for `mailbox`, and why, if the receipts show that it did. Of
+    /// a proof that holds.
+    pub fn refusal(
+        &self,
+        seq: Seq,
+        mailbox: &MailboxId,
+        home: &NodeId,
+        federation: &Federation,
+    ) -> Option<(LeafRefusal, RefusedProof)> {
+        if self.custody.is_empty() {
+            return None;
+        }
+        let by = RefusedBy::Receipt(self.custody.clone());
+        let proof = RefusedProof { cut: self.cut.clone(), order: self.order.clone(), by };
+        let reason = proof.verify(seq, mailbox, home, federation).ok()?;
+        Some((reason, proof))
+    }
+
     /// The sequence number of the bundle's first message.
     ///
     /// # Errors
@@ -319,6 +352,9 @@ impl OrderedProof {
         let header = &self.order.header.body;
         self.cut.verify(federation)?;
         self.order.verify(&self.cut.header, federation)?;
+        if !self.custody.is_empty() && custody_digest(&self.custody) != self.order.custody {
+            return Err(VerifyError::Path { what: "receipts" });
+        }
         let index = resolve_bundle(bundle, self.ordinal, &self.path, header, federation)?;
         Ok(Seq { epoch: self.cut.header.epoch, position: self.order.position, index })
     }

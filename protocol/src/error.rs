@@ -206,6 +206,14 @@ pub enum Refusal {
         #[n(0)]
         valid_until: u64,
     },
+    /// A statement that a newer one has replaced.
+    #[n(17)]
+    #[error("it is out of date: version {newest} is known; change that one")]
+    StaleVersion {
+        /// The newest version known.
+        #[n(0)]
+        newest: u64,
+    },
 }
 
 impl Refusal {
@@ -229,6 +237,7 @@ impl Refusal {
             Refusal::NotFound { .. } => "not-found",
             Refusal::NotAllowed { .. } => "not-allowed",
             Refusal::Expired { .. } => "expired",
+            Refusal::StaleVersion { .. } => "stale-version",
         }
     }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::encode;
 use crate::crypto::NodeId;
 use crate::digest::Digest;
+use crate::message::RECIPIENT_BYTES;
 use crate::record::MAX_ADDRS;
 
 /// What all nodes of a federation agree on before the first cut.
@@ -130,6 +131,13 @@ impl Default for Params {
             max_pending_per_origin: 65_536,
             lapse_ms: 300_000,
         }
+    }
+}
+
+impl Params {
+    /// The most leaves, (message, recipient) pairs, that a batch within the limits can have.
+    pub fn max_leaves(&self) -> u64 {
+        (self.max_batch_bytes / RECIPIENT_BYTES).max(1)
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod attestation;
 pub mod batch;
+pub mod block_list;
 pub mod bundle;
 pub mod challenge;
 pub mod codec;
@@ -18,6 +19,7 @@ pub mod merkle;
 pub mod message;
 pub mod receipt;
 pub mod record;
+pub mod refused;
 pub mod seq;
 pub mod signed;
 pub mod slice;

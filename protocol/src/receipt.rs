@@ -1,6 +1,8 @@
 //! Custody: receipts, the origin's request that makes a node a custodian, fills, and what of all that a header needs to
 //! be included in a cut (rules 7 and 8).
 
+use std::ops::Range;
+
 use minicbor::{Decode, Encode};
 
 use crate::batch::{Header, SliceRef};
@@ -54,7 +56,7 @@ pub struct ReceiptItem {
     /// For a custodian: the digest of the origin's request.
     #[n(3)]
     pub request: Option<Digest>,
-    /// Leaves that the holder does not take (rule 7); by index, ascending.
+    /// Leaves that the destination does not take (rule 7), ascending by index and mailbox; a custodian refuses none.
     #[n(4)]
     pub refused: Vec<RefusedLeaf>,
 }
@@ -75,7 +77,7 @@ pub struct RefusedLeaf {
 }
 
 /// Why a leaf is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 #[cbor(index_only)]
 pub enum LeafRefusal {
     /// The mailbox is full.
@@ -87,6 +89,24 @@ pub enum LeafRefusal {
     /// It does not live there.
     #[n(2)]
     Unknown,
+}
+
+impl ReceiptItem {
+    /// Whether the refused leaves can stand in this slice of a batch of `messages` messages.
+    pub fn refuses_within(&self, slice: &SliceRef, messages: u64) -> bool {
+        self.refused.len() as u64 <= slice.count && self.refused.iter().all(|leaf| leaf.index < messages)
+    }
+}
+
+impl LeafRefusal {
+    /// A short stable word for programs.
+    pub fn code(self) -> &'static str {
+        match self {
+            LeafRefusal::Full => "full",
+            LeafRefusal::Blocked => "blocked",
+            LeafRefusal::Unknown => "unknown",
+        }
+    }
 }
 
 /// One item of a receipt, with the path to what was signed.
@@ -185,6 +205,13 @@ impl Verify for Receipt {
         {
             return Err(VerifyError::malformed(ReceiptBody::KIND, "refused leaves are not in ascending order"));
         }
+        if self.item.refused.len() as u64 > federation.params().max_leaves() {
+            return Err(VerifyError::malformed(ReceiptBody::KIND, "more refused leaves than a batch can hold"));
+        }
+        // Only a mailbox's home may refuse it mail.
+        if !self.item.refused.is_empty() && (self.item.request.is_some() || body.holder != self.item.destination) {
+            return Err(VerifyError::malformed(ReceiptBody::KIND, "a custodian refuses leaves"));
+        }
         self.signed.claims(federation, claims)
     }
 }
@@ -233,6 +260,12 @@ impl Custody {
             if item.header != digest || item.destination != slice.destination || item.slice != slice.root {
                 return malformed("a receipt for another slice");
             }
+            if !item.refuses_within(slice, header.entries.messages) {
+                return malformed("refused leaves that the slice cannot have");
+            }
+        }
+        if receipts.iter().any(|receipt| receipt.item.request.is_some() && !receipt.item.refused.is_empty()) {
+            return malformed("a custodian refuses leaves");
         }
         let mut delivered = false;
         if let Some((first, rest)) = receipts.split_first()
@@ -295,7 +328,18 @@ pub struct Sealed {
     pub custody: Vec<Custody>,
 }
 
+/// The digest of all receipts of a header.
+pub(crate) fn custody_digest(custody: &[Custody]) -> Digest {
+    Digest::tagged("custody", &[&encode(&custody)])
+}
+
 impl Sealed {
+    /// Whether any destination refuses a leaf of these messages, given by their indexes in the batch.
+    pub fn refuses(&self, indexes: Range<u64>) -> bool {
+        let receipts = self.custody.iter().flat_map(|custody| &custody.receipts);
+        receipts.flat_map(|receipt| &receipt.item.refused).any(|leaf| indexes.contains(&leaf.index))
+    }
+
     /// The header's digest.
     pub fn digest(&self, federation: &Federation) -> Digest {
         self.header.digest(federation)
@@ -303,7 +347,7 @@ impl Sealed {
 
     /// The digest of all receipts, which the cut commits to beside the header.
     pub fn custody_digest(&self) -> Digest {
-        Digest::tagged("custody", &[&encode(&self.custody)])
+        custody_digest(&self.custody)
     }
 
     /// Whether any slice is held weakly.

@@ -104,12 +104,17 @@ pub struct SliceLeaf {
     /// The recipient's place in that message's part.
     #[n(5)]
     pub recipient_at: u32,
+    /// Payload bytes, common and own; what a quota counts, in no root.
+    #[n(6)]
+    pub bytes: u32,
 }
 
 /// The leaves of a slice by mailbox, each mailbox's in ascending order of index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceIndex {
     leaves: BTreeMap<MailboxId, Vec<SliceLeaf>>,
+    /// The sender of each bundle of the slice.
+    senders: Vec<MailboxId>,
     entries_root: Digest,
     messages: u64,
 }
@@ -131,6 +136,11 @@ impl SliceIndex {
     /// The mailboxes and their leaves.
     pub fn leaves(&self) -> &BTreeMap<MailboxId, Vec<SliceLeaf>> {
         &self.leaves
+    }
+
+    /// Who sent the message at a leaf of this index.
+    pub fn sender(&self, leaf: &SliceLeaf) -> Option<&MailboxId> {
+        self.senders.get(leaf.bundle_at as usize)
     }
 
     /// How many (message, recipient) pairs.
@@ -210,6 +220,7 @@ impl SliceBody {
                         bundle_at: bundle_at as u32,
                         message_at: message_at as u32,
                         recipient_at: recipient_at as u32,
+                        bytes: (message.common.len() + recipient.own.len()) as u32,
                     });
                 }
                 let digest = digest.ok_or(malformed("a message without a recipient"))?;
@@ -225,7 +236,8 @@ impl SliceBody {
         if leaves.values().any(|leaves| leaves.windows(2).any(|pair| pair[0].index >= pair[1].index)) {
             return Err(malformed("a message names a recipient twice"));
         }
-        Ok(SliceIndex { leaves, entries_root: root.hash, messages: root.count })
+        let senders = self.bundles.iter().map(|bundle| bundle.signed.body.sender).collect();
+        Ok(SliceIndex { leaves, senders, entries_root: root.hash, messages: root.count })
     }
 
     /// Whether this is the slice that `header` names as `slice`.

@@ -1,5 +1,6 @@
 //! What the origin's answers do, and the question whether a message was delivered.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use postroad_protocol::entry::{AcceptedProof, OrderedProof};
@@ -10,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::lane::{Flight, Lane, Phase, give_back};
-use super::{Progress, Stage, Wait};
+use super::{Progress, RefusedRecipient, Stage, Wait};
 use crate::connection::{Endpoint, NodeAddr, backoff};
 use crate::error::ClientError;
 
@@ -74,13 +75,21 @@ impl Lane {
         for ((message, track), index) in pending.bundle.messages.iter().zip(tracks).zip(first.index..) {
             let Some(track) = track else { continue };
             let seq = Seq { index, ..first };
+            let recipients = message.recipients.iter().map(|to| to.mailbox).zip(track.homes);
+            let mut to: Vec<(MailboxId, NodeId)> = recipients.collect();
+            let mut refused = Vec::new();
+            to.retain(|(mailbox, home)| {
+                let Some((reason, proof)) = proof.refusal(seq, mailbox, home, &federation) else { return true };
+                refused.push(RefusedRecipient { mailbox: *mailbox, reason, proof: Arc::new(proof) });
+                false
+            });
             track.progress.send_modify(|progress| {
                 progress.stage = Stage::Ordered;
                 progress.weak = proof.weak;
                 progress.seq = Some(seq);
+                progress.refused = refused;
             });
             if track.wait == Wait::Delivered {
-                let to = message.recipients.iter().map(|to| to.mailbox).zip(track.homes).collect();
                 let question = Delivery {
                     endpoint: self.endpoint.clone(),
                     via: self.via.clone(),
@@ -177,23 +186,34 @@ struct Delivery {
 
 impl Delivery {
     async fn ask(self, progress: watch::Sender<Progress>) {
+        let mut stage = Stage::NotDelivered;
         for (mailbox, home) in &self.to {
-            if let Err(reason) = self.ask_for(mailbox, home).await {
-                progress.send_modify(|progress| progress.stage = Stage::Unverified(reason.clone()));
-                return;
+            match self.ask_for(mailbox, home).await {
+                Ok(None) => stage = Stage::Delivered,
+                Ok(Some(refused)) => progress.send_modify(|progress| progress.refused.push(refused)),
+                Err(reason) => {
+                    progress.send_modify(|progress| progress.stage = Stage::Unverified(reason.clone()));
+                    return;
+                }
             }
         }
-        progress.send_modify(|progress| progress.stage = Stage::Delivered);
+        progress.send_modify(|progress| progress.stage = stage);
     }
 
-    async fn ask_for(&self, mailbox: &MailboxId, home: &NodeId) -> Result<(), String> {
+    /// Asks until the message is with `mailbox`, or refused for it.
+    async fn ask_for(&self, mailbox: &MailboxId, home: &NodeId) -> Result<Option<RefusedRecipient>, String> {
         let question = Question::Delivery(*mailbox, self.seq);
         let mut delays = backoff();
         loop {
             match self.endpoint.call(&self.via, &question, DELIVERY_TIMEOUT).await {
                 Ok(Reply::Delivery(Some(proof))) => {
                     let held = proof.verify(self.id, self.seq, mailbox, home, &self.federation);
-                    return held.map_err(|error| format!("the answer \"delivered\": {error}"));
+                    return held.map(|()| None).map_err(|error| format!("the answer \"delivered\": {error}"));
+                }
+                Ok(Reply::LeafRefused(proof)) => {
+                    let reason = proof.verify(self.seq, mailbox, home, &self.federation);
+                    let reason = reason.map_err(|error| format!("the answer \"refused\": {error}"))?;
+                    return Ok(Some(RefusedRecipient { mailbox: *mailbox, reason, proof: Arc::new(*proof) }));
                 }
                 // Not there yet. A node that answers at once instead of waiting is not asked in a tight loop.
                 Ok(Reply::Delivery(None)) => sleep(Duration::from_millis(50)).await,

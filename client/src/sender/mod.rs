@@ -25,7 +25,7 @@ use crate::directory::{Directory, Newest};
 use crate::error::ClientError;
 use crate::mailbox_dir::Mailbox;
 
-pub use progress::{Progress, Stage, Ticket, Wait};
+pub use progress::{Progress, RefusedRecipient, Stage, Ticket, Wait};
 use store::SendStore;
 
 /// How many messages may wait to be resolved, and how many to be signed.

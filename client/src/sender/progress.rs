@@ -1,6 +1,10 @@
 //! What becomes of a message, as its sender sees it.
 
-use postroad_protocol::{Digest, Refusal, Seq};
+use std::sync::Arc;
+
+use postroad_protocol::receipt::LeafRefusal;
+use postroad_protocol::refused::RefusedProof;
+use postroad_protocol::{Digest, MailboxId, Refusal, Seq};
 use tokio::sync::watch;
 
 use crate::error::ClientError;
@@ -14,8 +18,11 @@ pub enum Stage {
     Accepted,
     /// It has its place in the one order.
     Ordered,
-    /// It is in every recipient's mailbox, under a final attestation.
+    /// It is in the mailbox of every recipient that takes it, under a final attestation. Those that do not are in
+    /// [`Progress::refused`].
     Delivered,
+    /// It has its place in the order, and no recipient takes it; see [`Progress::refused`].
+    NotDelivered,
     /// Not taken, for good.
     Refused(Refusal),
     /// Not ordered before the epoch until which it was valid.
@@ -43,7 +50,7 @@ impl Stage {
             Stage::Waiting => false,
             Stage::Accepted => wait <= Wait::Accepted,
             Stage::Ordered => wait <= Wait::Ordered,
-            Stage::Delivered | Stage::Refused(_) | Stage::Expired | Stage::Unverified(_) => true,
+            Stage::Delivered | Stage::NotDelivered | Stage::Refused(_) | Stage::Expired | Stage::Unverified(_) => true,
         }
     }
 }
@@ -61,11 +68,25 @@ pub struct Progress {
     pub weak: bool,
     /// Its place in the order.
     pub seq: Option<Seq>,
+    /// The recipients whose homes do not take it. Complete once it is delivered; what a receipt refuses is known when it
+    /// is ordered, what a later fill refuses only to who waits for [`Wait::Delivered`].
+    pub refused: Vec<RefusedRecipient>,
+}
+
+/// A recipient that does not get a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedRecipient {
+    /// The recipient.
+    pub mailbox: MailboxId,
+    /// Why its home refuses the message.
+    pub reason: LeafRefusal,
+    /// That it does, settled in a certified cut.
+    pub proof: Arc<RefusedProof>,
 }
 
 impl Progress {
     pub(super) fn waiting() -> Progress {
-        Progress { id: None, counter: None, stage: Stage::Waiting, weak: false, seq: None }
+        Progress { id: None, counter: None, stage: Stage::Waiting, weak: false, seq: None, refused: Vec::new() }
     }
 }
 

@@ -75,7 +75,8 @@ impl Lane {
     async fn search(&mut self, helper: &NodeAddr, counter: u64) -> Result<(), ClientError> {
         let federation = self.mailbox.federation().clone();
         loop {
-            let Some(Flight { accepted: Some(accepted), searched, .. }) = self.flights.get_mut(&counter) else {
+            let Some(Flight { pending, accepted: Some(accepted), searched, .. }) = self.flights.get_mut(&counter)
+            else {
                 return Ok(());
             };
             let Some(digest) = accepted.chain.last().map(|sealed| sealed.digest(&federation)) else {
@@ -91,9 +92,12 @@ impl Lane {
             let found = cuts.iter().find_map(|cut| {
                 let at = cut.body.headers.iter().position(|sealed| sealed.digest(&federation) == digest)?;
                 let order = cut.body.header_proofs(&federation).swap_remove(at);
-                let weak = cut.body.headers[at].is_weak(&federation);
+                let sealed = &cut.body.headers[at];
+                let weak = sealed.is_weak(&federation);
                 let (cut, ordinal, path) = (cut.certified.clone(), accepted.ordinal, accepted.path.clone());
-                Some(OrderedProof { cut, order, ordinal, path, weak })
+                let proof = OrderedProof { cut, order, ordinal, path, weak, custody: Vec::new() };
+                let first = proof.verify(&pending.bundle.signed, &federation).ok()?.index;
+                Some(proof.with_refusals(sealed, first..first + pending.bundle.messages.len() as u64))
             });
             *searched = last;
             if let Some(proof) = found {

@@ -46,7 +46,7 @@ impl Scene {
             };
             head.restore(StateKey::Mailbox(sender.public()), &encode(&value)).expect("a value");
         }
-        let inbox = Inbox::new(node.public(), &federation, MAX_QUEUED_BYTES);
+        let inbox = Inbox::new(node.public(), &federation, MAX_QUEUED_BYTES, MAX_QUEUED_BYTES / 8);
         Scene { federation, senders, head, inbox, counters: vec![1; 3] }
     }
 

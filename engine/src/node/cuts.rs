@@ -110,6 +110,8 @@ impl Node {
             messages: headers.map(|header| header.entries.messages).sum(),
             fills: cut.body.fills.len() as u64,
         }));
+        self.gate.cut(cut);
+        self.deposits.cut(cut);
         writes.extend(self.receiver.cut(cut));
         self.receiver.judge(self.ledger.head());
         if cut.body.headers.iter().any(|sealed| sealed.header.body.origin == self.me) {
@@ -136,7 +138,8 @@ impl Node {
                 out.push(Output::Attested(view));
             }
         }
-        let weak = cut.body.headers[order.position as usize].is_weak(federation);
+        let sealed = &cut.body.headers[order.position as usize];
+        let weak = sealed.is_weak(federation);
         let entries = &order.header.body.entries;
         if entries.bundles > 0 {
             let (bundles, messages) = (u64::from(entries.bundles), entries.messages);
@@ -152,13 +155,17 @@ impl Node {
             }
             return;
         };
-        for (ordinal, (key, path)) in flight.bundles.iter().zip(flight.paths).enumerate() {
+        let mut first = 0;
+        for (ordinal, ((key, count), path)) in flight.bundles.iter().zip(&flight.counts).zip(flight.paths).enumerate() {
+            let messages = first..first + count;
+            first = messages.end;
             let clients = self.inbox.finish(key);
             if clients.is_empty() {
                 continue;
             }
-            let proof =
-                OrderedProof { cut: certified.clone(), order: order.clone(), ordinal: ordinal as u32, path, weak };
+            let (cut, order, ordinal) = (certified.clone(), order.clone(), ordinal as u32);
+            let proof = OrderedProof { cut, order, ordinal, path, weak, custody: Vec::new() };
+            let proof = proof.with_refusals(sealed, messages);
             for client in clients {
                 out.push(Output::Answer(client, key.1, Box::new(Answer::Ordered(Box::new(proof.clone())))));
             }
@@ -175,13 +182,19 @@ impl Node {
         let order = cut.body.header_proofs(federation).into_iter().nth(position as usize);
         let path = batch.route(federation.id()).paths.into_iter().nth(taken.ordinal as usize);
         let (Some(order), Some(path)) = (order, path) else { return Ok(None) };
-        let weak = cut.body.headers[position as usize].is_weak(federation);
-        Ok(Some(OrderedProof { cut: cut.certified, order, ordinal: taken.ordinal, path, weak }))
+        let sealed = &cut.body.headers[position as usize];
+        let weak = sealed.is_weak(federation);
+        let counts = batch.bundles.iter().map(|bundle| bundle.messages.len() as u64);
+        let first: u64 = counts.clone().take(taken.ordinal as usize).sum();
+        let count = counts.clone().nth(taken.ordinal as usize).unwrap_or(0);
+        let (cut, ordinal) = (cut.certified, taken.ordinal);
+        let proof = OrderedProof { cut, order, ordinal, path, weak, custody: Vec::new() };
+        Ok(Some(proof.with_refusals(sealed, first..first + count)))
     }
 
     /// Delivers what is owed and here.
     pub(super) fn deliver(&mut self, store: &dyn Read, out: &mut Vec<Output>) -> Result<(), StoreError> {
-        let writes = self.receiver.deliver(&mut self.outbox, store, out)?;
+        let writes = self.receiver.deliver(&mut self.outbox, &mut self.gate, store, out)?;
         if !writes.is_empty() {
             self.persist(writes, out);
         }
@@ -191,7 +204,7 @@ impl Node {
     /// Goes on with pending slices.
     pub(super) fn pursue_pending(&mut self, store: &dyn Read, out: &mut Vec<Output>) -> Result<(), StoreError> {
         let token = self.next_token();
-        if self.receiver.pursue_pending(token, store, out)? {
+        if self.receiver.pursue_pending(token, &self.outbox, &mut self.gate, store, out)? {
             out.push(Output::Persist(token, Vec::new()));
         }
         Ok(())
@@ -236,7 +249,7 @@ impl Node {
             writes.extend(batch.writes);
         }
         for (key, body, count) in sealed {
-            self.receiver.remember_own(key, &body, count);
+            self.hold_own(key, &body, count);
         }
         self.persist(writes, out);
         Ok(())

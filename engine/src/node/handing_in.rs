@@ -18,14 +18,14 @@ impl Node {
 
     pub(super) fn hand_in_fill(&mut self, fill: Fill, out: &mut Vec<Output>) {
         match &mut self.sequencer {
-            Some(sequencer) => sequencer.fill(self.me, Verified::from_own_disk(fill), self.ledger.head()),
+            Some(sequencer) => sequencer.fill(self.me, Verified::from_own_disk(fill), self.ledger.head(), out),
             None => out.push(Output::ToSequencer(Box::new(ToSequencer::Fill(Box::new(fill))))),
         }
     }
 
     pub(super) fn hand_in_record(&mut self, record: Verified<Record>, out: &mut Vec<Output>) {
         match &mut self.sequencer {
-            Some(sequencer) => sequencer.record(self.me, record, out),
+            Some(sequencer) => sequencer.record(self.me, record, self.ledger.head(), out),
             None => out.push(Output::ToSequencer(Box::new(ToSequencer::Record(Box::new(record.into_inner()))))),
         }
     }

@@ -1,10 +1,11 @@
 //! Hosting: registrations that clients ask for, until a cut settles them.
 
+use postroad_protocol::block_list::BlockList;
 use postroad_protocol::record::{CoSigned, OwnerSigned, Record};
-use postroad_protocol::{Digest, MailboxId, Refusal, Verified};
+use postroad_protocol::{Digest, Refusal, Signed, Verified};
 
 use super::{Admission, Node, Phase};
-use crate::io::{Output, Token};
+use crate::io::{Output, Time, Token};
 
 /// Registrations under way, at most.
 const MAX_REGISTERING: usize = 1_024;
@@ -19,8 +20,8 @@ pub(super) struct Registering {
 
 impl Node {
     /// A client asks to be registered here.
-    pub(super) fn register(&mut self, token: Token, owner: Verified<OwnerSigned>, out: &mut Vec<Output>) {
-        if let Err(refusal) = self.try_register(token, owner, out) {
+    pub(super) fn register(&mut self, token: Token, owner: Verified<OwnerSigned>, now: Time, out: &mut Vec<Output>) {
+        if let Err(refusal) = self.try_register(token, owner, now, out) {
             out.push(Output::Registered(token, Err(refusal)));
         }
     }
@@ -29,6 +30,7 @@ impl Node {
         &mut self,
         token: Token,
         owner: Verified<OwnerSigned>,
+        now: Time,
         out: &mut Vec<Output>,
     ) -> Result<(), Refusal> {
         let registration = &owner.body;
@@ -62,7 +64,10 @@ impl Node {
             known.tokens.push(token);
             return Ok(());
         }
-        if self.registering.len() >= MAX_REGISTERING {
+        if self.outbox.mailboxes() + self.registering.len() as u64 >= self.config.max_mailboxes {
+            return Err(Refusal::NotAllowed { reason: "this node hosts as many mailboxes as it may".into() });
+        }
+        if self.registering.len() >= MAX_REGISTERING || !self.registrations.pass(now) {
             return Err(Refusal::Busy);
         }
         let signed = CoSigned::sign(owner, &self.config.secret, &self.config.federation);
@@ -71,6 +76,18 @@ impl Node {
         self.hand_in_record(record.clone(), out);
         self.registering.insert(mailbox, Registering { digest, record, tokens: vec![token] });
         Ok(())
+    }
+
+    /// An owner says whom it blocks; answered once that is durable.
+    pub(super) fn block(&mut self, token: Token, list: &Verified<Signed<BlockList>>, out: &mut Vec<Output>) {
+        let mailbox = list.body.mailbox;
+        let taken = match self.ledger.head().home(&mailbox) {
+            Some(home) if home == self.me => self.gate.block(list),
+            Some(home) => Err(Refusal::NotHere { home }),
+            None => Err(Refusal::NotFound { what: format!("mailbox {mailbox}") }),
+        };
+        let answer = taken.map(|write| self.persist(write.into_iter().collect(), out));
+        out.push(Output::Blocked(token, answer));
     }
 
     /// Hands all registrations in again.
@@ -105,13 +122,21 @@ impl Node {
             // The next round of housekeeping hands it in again; if it can never be included, its chain is resealed.
             flight.rejected = true;
         }
-        let found: Option<MailboxId> = (self.registering.iter())
-            .find(|(_, registering)| registering.digest == digest)
-            .map(|(mailbox, _)| *mailbox);
+        self.refuse_registration(&digest, &Refusal::NotAllowed { reason: reason.clone() }, out);
+        out.push(Output::Report(crate::io::Report::Refused { peer: Some(self.config.federation.sequencer()), reason }));
+    }
+
+    /// The sequencer has no room for something that this node handed in. Housekeeping hands headers, fills and this
+    /// node's own records in again; who waits for a registration asks again.
+    pub(super) fn deferred(&mut self, digest: &Digest, out: &mut Vec<Output>) {
+        self.refuse_registration(digest, &Refusal::Busy, out);
+    }
+
+    fn refuse_registration(&mut self, digest: &Digest, refusal: &Refusal, out: &mut Vec<Output>) {
+        let mut registering = self.registering.iter();
+        let found = registering.find(|(_, registering)| registering.digest == *digest).map(|(mailbox, _)| *mailbox);
         if let Some(known) = found.and_then(|mailbox| self.registering.remove(&mailbox)) {
-            let refusal = Refusal::NotAllowed { reason: reason.clone() };
             out.extend(known.tokens.into_iter().map(|token| Output::Registered(token, Err(refusal.clone()))));
         }
-        out.push(Output::Report(crate::io::Report::Refused { peer: Some(self.config.federation.sequencer()), reason }));
     }
 }

@@ -4,9 +4,11 @@
 //! cuts, and the housekeeping that time drives. A store error ends in [`Output::Fatal`]: the process stops, and the next
 //! start recovers with the code that every start runs.
 
+mod accepted;
 mod challenges;
 mod cuts;
 mod handing_in;
+mod holding;
 mod hosting;
 mod joining;
 mod retention;
@@ -15,20 +17,20 @@ mod seen;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use postroad_protocol::batch::Header;
 use postroad_protocol::cut::Cut;
-use postroad_protocol::entry::AcceptedProof;
-use postroad_protocol::receipt::Sealed;
 use postroad_protocol::record::Record;
 use postroad_protocol::wire::client::Answer;
 use postroad_protocol::wire::mail::Homeward;
 use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Refusal, SecretKey, Verified};
 use postroad_store::{Read, StoreError, Write};
 
+use crate::deposits::Deposits;
+use crate::gate::{Gate, Load};
 use crate::inbox::{Inbox, Submitted};
 use crate::io::{ClientId, Held, Input, Now, Output, Report, Time};
 use crate::ledger::Ledger;
 use crate::outbox::Outbox;
+use crate::rate::Rate;
 use crate::receiver::Receiver;
 use crate::router::{Origin, Router};
 use crate::sequencer::Sequencer;
@@ -38,10 +40,6 @@ pub use seen::Backlog;
 
 /// Time between two rounds of housekeeping: what was not answered is asked for again.
 const HOUSEKEEPING_MS: u64 = 1_000;
-/// Slices whose routing epoch this node has not reached yet, kept until it has; of one origin.
-const MAX_EARLY: usize = 8;
-/// With a longer chain, senders are told *accepted* only when *ordered* does not come soon.
-const MAX_PROMPT_CHAIN: usize = 8;
 
 /// What a node is told at its start.
 #[derive(Clone, Debug)]
@@ -62,8 +60,18 @@ pub struct Config {
     pub admission: Admission,
     /// Payload bytes that wait in the inbox, at most.
     pub max_queued_bytes: u64,
+    /// Payload bytes of one sender that wait in the inbox or are sealed and not ordered, at most.
+    pub max_sender_bytes: u64,
+    /// Bytes of slices that this node holds for one origin as custodian, at most.
+    pub max_custody_bytes: u64,
     /// Payload bytes that are sealed and not ordered, at most.
     pub max_flight_bytes: u64,
+    /// How many mailboxes may live here.
+    pub max_mailboxes: u64,
+    /// How many new ones are registered in a minute, at most; 0 for no bound.
+    pub registrations_per_minute: u64,
+    /// What a mailbox of this node may hold that its owner has not acknowledged; what comes beyond it is refused.
+    pub mailbox_quota: Load,
     /// The last epoch that the signing guard has signed; for the sequencer's node only.
     pub guard_epoch: u64,
 }
@@ -97,6 +105,8 @@ pub struct Node {
     router: Router,
     receiver: Receiver,
     outbox: Outbox,
+    gate: Gate,
+    deposits: Deposits,
     sequencer: Option<Sequencer>,
     phase: Phase,
     draining: bool,
@@ -110,6 +120,7 @@ pub struct Node {
     early_cuts: BTreeMap<u64, Arc<Verified<Cut>>>,
     early_slices: Vec<(NodeId, Held)>,
     registering: BTreeMap<MailboxId, hosting::Registering>,
+    registrations: Rate,
     /// Whether origins were last told that this node is caught up.
     told_ready: bool,
     /// Since when this node has all cuts and all mail that is its own, and whether what waited for it is in as well.
@@ -144,10 +155,12 @@ impl Node {
         let is_sequencer = federation.sequencer() == me;
         let mut node = Node {
             me,
-            inbox: Inbox::new(me, federation, config.max_queued_bytes),
+            inbox: Inbox::new(me, federation, config.max_queued_bytes, config.max_sender_bytes),
             router: Router::new(origin, config.max_flight_bytes),
             receiver: Receiver::open(&config.secret, federation, store)?,
             outbox: Outbox::open(&config.secret, federation, store)?,
+            deposits: Deposits::open(me, federation, config.max_custody_bytes, ledger.head(), store)?,
+            gate: Gate::open(federation, config.mailbox_quota, store)?,
             sequencer: is_sequencer.then(|| Sequencer::new(federation, config.guard_epoch)),
             phase: Phase::Joining,
             draining: false,
@@ -158,6 +171,7 @@ impl Node {
             early_cuts: BTreeMap::new(),
             early_slices: Vec::new(),
             registering: BTreeMap::new(),
+            registrations: Rate::new(config.registrations_per_minute),
             told_ready: false,
             here_since: None,
             has_returned: false,
@@ -183,7 +197,7 @@ impl Node {
             let cut: Cut = tables::get(store, CUTS, &key)?.ok_or(StoreError::Corrupt { table: CUTS, key })?;
             writes.extend(node.receiver.cut(&cut));
         }
-        writes.extend(node.receiver.deliver(&mut node.outbox, store, &mut out)?);
+        writes.extend(node.receiver.deliver(&mut node.outbox, &mut node.gate, store, &mut out)?);
         node.receiver.judge(node.ledger.head());
         node.persist(writes, &mut out);
         if let Some(sequencer) = &mut node.sequencer
@@ -202,12 +216,10 @@ impl Node {
         for (key, value) in store.range(BATCHES, &from, &[], usize::MAX)? {
             let batch: StoredBatch = tables::read(BATCHES, &key, &value)?;
             for bundle in &batch.bundles {
-                let body = &bundle.signed.body;
-                let digest = bundle.signed.digest(&self.config.federation);
-                self.inbox.recall((body.sender, body.counter), digest);
+                self.inbox.recall(bundle);
             }
             if let Some((key, body)) = self.router.recall(&batch) {
-                self.receiver.remember_own(key, &body, batch.header.entries.bundles);
+                self.hold_own(key, &body, batch.header.entries.bundles);
             }
         }
         Ok(())
@@ -245,7 +257,7 @@ impl Node {
                     // One that no cut would take must not make a header complete.
                     let started = self.ledger.head().node(&node).map_or(0, |known| known.incarnation);
                     let incarnation = receipt.signed.body.incarnation;
-                    if receipt.item.refused.is_empty() && (1..=started).contains(&incarnation) {
+                    if (1..=started).contains(&incarnation) {
                         self.router.receipt(receipt, time, out);
                     }
                 }
@@ -257,6 +269,7 @@ impl Node {
             }
             Input::Sequencer(epoch) => self.sequencer_changed(epoch, out),
             Input::Rejected(digest, reason) => self.rejected(digest, reason, out),
+            Input::Deferred(digest) => self.deferred(&digest, out),
             Input::Cut(cut) => self.follow(cut, store, out)?,
             Input::CutsFetched => self.fetching_cuts = false,
             Input::Voted(epoch, vote) => {
@@ -274,25 +287,17 @@ impl Node {
             Input::Sealed(from, sealed) => self.hand_in_header(from, *sealed, out),
             Input::Fill(from, fill) => {
                 if let Some(sequencer) = &mut self.sequencer {
-                    sequencer.fill(from, *fill, self.ledger.head());
+                    sequencer.fill(from, *fill, self.ledger.head(), out);
                 }
             }
             Input::Record(from, record) => {
                 if let Some(sequencer) = &mut self.sequencer {
-                    sequencer.record(from, *record, out);
+                    sequencer.record(from, *record, self.ledger.head(), out);
                 }
             }
             Input::Origin(node) => out.push(Output::ToOrigin(node, Homeward::Ready(self.told_ready))),
             Input::Slice(from, held) => self.slice(from, held, store, out)?,
-            Input::Resume(from, key, request) => {
-                let token = self.next_token();
-                let here = key.origin == from && self.receiver.resume(&key, request.as_ref(), token, store)?;
-                if here {
-                    out.push(Output::Persist(token, Vec::new()));
-                } else {
-                    out.push(Output::ToOrigin(from, Homeward::Missing(key)));
-                }
-            }
+            Input::Resume(from, key, request) => self.resume(from, key, request.as_ref(), store, out)?,
             Input::Fetched(key, held) => {
                 let writes = self.receiver.fetched(&key, held.as_ref(), store)?;
                 // Where nobody had it, the next round of housekeeping asks again.
@@ -303,7 +308,7 @@ impl Node {
             }
             Input::Submit(client, mailbox, bundle) => self.submit(client, mailbox, *bundle, store, out)?,
             Input::ClientGone(client) => self.inbox.client_gone(client),
-            Input::Register(token, owner) => self.register(token, *owner, out),
+            Input::Register(token, owner) => self.register(token, *owner, time, out),
             Input::Acknowledge(acknowledgement) => {
                 let mut writes = Vec::new();
                 if let Err(refusal) = self.outbox.acknowledge(&acknowledgement, &mut writes) {
@@ -311,9 +316,10 @@ impl Node {
                 }
                 self.persist(writes, out);
             }
+            Input::Block(token, list) => self.block(token, &list, out),
             Input::Delivery(token, mailbox, seq) => {
-                let proof = self.outbox.delivery(&mailbox, seq, store)?;
-                out.push(Output::Delivery(token, proof.map(Box::new)));
+                let fate = self.fate(&mailbox, seq, store)?;
+                out.push(Output::Delivery(token, fate));
             }
             Input::Drain => self.draining = true,
         }
@@ -427,7 +433,7 @@ impl Node {
         let token = self.next_token();
         let sealed = self.router.seal(bundles, attestation, self.ledger.head(), token);
         if let Some((key, body)) = sealed.own {
-            self.receiver.remember_own(key, &body, count);
+            self.hold_own(key, &body, count);
         }
         out.push(Output::Persist(token, sealed.writes));
     }
@@ -488,102 +494,5 @@ impl Node {
             && (bundle.messages.iter().flat_map(|message| &message.recipients))
                 .filter_map(|recipient| head.home(&recipient.mailbox))
                 .any(|home| home != self.me && !self.router.peers.is_present(&home))
-    }
-
-    /// Hands complete headers to the sequencer, and tells their senders.
-    fn tell_accepted(&mut self, all: bool, out: &mut Vec<Output>) {
-        let complete: Vec<(bool, Arc<Verified<Sealed>>, Vec<_>)> = (self.router.complete_prefix())
-            .map(|flight| {
-                let sealed = flight.sealed().expect("a complete prefix is complete");
-                (
-                    flight.handed_in,
-                    Arc::clone(sealed),
-                    if flight.accepted { Vec::new() } else { flight.bundles.clone() },
-                )
-            })
-            .collect();
-        if complete.iter().all(|(handed_in, _, bundles)| *handed_in && bundles.is_empty()) {
-            return;
-        }
-        for (_, sealed, _) in complete.iter().filter(|(handed_in, ..)| !handed_in) {
-            self.hand_in_header(Some(self.me), (**sealed).clone(), out);
-        }
-        let prompt = all || complete.len() <= MAX_PROMPT_CHAIN;
-        for flight in self.router.flights().take(complete.len()) {
-            flight.handed_in = true;
-            flight.accepted |= prompt;
-        }
-        if prompt {
-            for key in complete.into_iter().flat_map(|(_, _, bundles)| bundles) {
-                let clients = self.inbox.clients(&key).to_vec();
-                self.answer_accepted(&key, &clients, out);
-            }
-        }
-    }
-
-    fn answer_accepted(&mut self, key: &crate::inbox::BundleKey, clients: &[ClientId], out: &mut Vec<Output>) {
-        if clients.is_empty() {
-            return;
-        }
-        let mut chain = Vec::new();
-        for flight in self.router.complete_prefix() {
-            let Some(sealed) = flight.sealed() else { return };
-            chain.push((***sealed).clone());
-            if let Some(ordinal) = flight.bundles.iter().position(|bundle| bundle == key) {
-                let proof = AcceptedProof { chain, ordinal: ordinal as u32, path: flight.paths[ordinal].clone() };
-                for client in clients {
-                    out.push(Output::Answer(*client, key.1, Box::new(Answer::Accepted(Box::new(proof.clone())))));
-                }
-                return;
-            }
-        }
-    }
-
-    fn slice(&mut self, from: NodeId, held: Held, store: &dyn Read, out: &mut Vec<Output>) -> Result<(), StoreError> {
-        let head = self.ledger.head();
-        let header: &Header = &held.parcel.header.body;
-        let key = held.key;
-        let refuse = |reason: &str| Output::ToOrigin(from, Homeward::Refused(key, reason.to_owned()));
-        if let Some(challenge) = self.witnessed(&held).filter(|_| matches!(self.phase, Phase::Started { .. })) {
-            let token = self.next_token();
-            let writes = self.receiver.hold(&held, Some(challenge), token, store)?;
-            out.push(Output::Persist(token, writes));
-            return Ok(());
-        }
-        if key.origin != from {
-            out.push(refuse("the slice is of another origin"));
-            return Ok(());
-        }
-        if self.phase == Phase::Joining || self.draining {
-            out.push(refuse("not ready"));
-            return Ok(());
-        }
-        let window = self.config.federation.params().routing_window_epochs;
-        if header.routing_epoch.saturating_add(window) < head.epoch || header.routing_epoch > head.epoch + window {
-            out.push(refuse("its routing epoch is out of the window"));
-            return Ok(());
-        }
-        if key.destination == self.me {
-            if !held.index.leaves().keys().all(|mailbox| head.home(mailbox) == Some(self.me)) {
-                let early = self.early_slices.iter().filter(|(origin, _)| *origin == from).count();
-                if header.routing_epoch > head.epoch && early < MAX_EARLY {
-                    self.early_slices.push((from, held));
-                } else {
-                    out.push(refuse("it names a mailbox that does not live here"));
-                }
-                return Ok(());
-            }
-        } else if !held.parcel.request.as_ref().is_some_and(|request| request.body.custodians.contains(&self.me)) {
-            out.push(refuse("it is for another node, and no request asks this one to hold it"));
-            return Ok(());
-        }
-        let token = self.next_token();
-        let writes = self.receiver.hold(&held, None, token, store)?;
-        let is_new = !writes.is_empty();
-        out.push(Output::Persist(token, writes));
-        if is_new {
-            out.push(Output::Report(Report::Held { in_custody: key.destination != self.me }));
-        }
-        Ok(())
     }
 }

@@ -1,8 +1,10 @@
 //! What a node shows of itself, to those who drive, serve and watch it.
 
 use postroad_protocol::NodeId;
+use postroad_protocol::block_list::BlockList;
 use postroad_protocol::state::State;
 use postroad_protocol::wire::client::Overdue;
+use postroad_protocol::{MailboxId, Signed};
 
 use super::{Node, Phase};
 use crate::io::ClientId;
@@ -89,6 +91,11 @@ impl Node {
             undelivered: self.receiver.undelivered(),
             registrations: self.registering.len() as u64,
         }
+    }
+
+    /// The block list of a mailbox.
+    pub fn block_list(&self, mailbox: &MailboxId) -> Option<&Signed<BlockList>> {
+        self.gate.block_list(mailbox)
     }
 
     /// Whether nothing waits to be sealed and everything sealed is complete: a draining node may stop.

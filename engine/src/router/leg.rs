@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use postroad_protocol::batch::{Header, SliceRef};
-use postroad_protocol::receipt::{Custody, CustodyRequest, Receipt};
+use postroad_protocol::receipt::{Custody, CustodyRequest, Receipt, RefusedLeaf};
 use postroad_protocol::slice::{SliceBody, SliceKey};
 use postroad_protocol::wire::mail::{Outward, SliceName, SliceParcel};
 use postroad_protocol::{Digest, Federation, NodeId, Signed, Verified};
@@ -18,6 +18,8 @@ pub(super) struct Leg {
     pub(super) key: SliceKey,
     pub(super) slice: SliceRef,
     pub(super) deadline: Option<Time>,
+    /// For a slice of this node's own: the leaves that its receipt refuses.
+    pub(super) refused: Vec<RefusedLeaf>,
     body: Arc<SliceBody>,
     /// The destination's own receipt.
     destination: Option<Receipt>,
@@ -37,6 +39,7 @@ impl Leg {
             key,
             slice,
             deadline: None,
+            refused: Vec::new(),
             body,
             destination: None,
             request: None,

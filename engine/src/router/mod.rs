@@ -12,7 +12,7 @@ use std::sync::Arc;
 use postroad_protocol::batch::{AttestationRef, Header, Routed, SliceRef, route};
 use postroad_protocol::bundle::Bundle;
 use postroad_protocol::merkle::sum::SumPath;
-use postroad_protocol::receipt::{Receipt, ReceiptItem, Sealed, sign_receipts};
+use postroad_protocol::receipt::{Receipt, ReceiptItem, RefusedLeaf, Sealed, sign_receipts};
 use postroad_protocol::signed::Statement;
 use postroad_protocol::slice::{SliceBody, SliceKey};
 use postroad_protocol::state::State;
@@ -22,7 +22,7 @@ use postroad_store::{Read, StoreError, Write};
 use crate::inbox::BundleKey;
 use crate::io::{Output, Report, Time};
 use crate::peers::{Change, Peers};
-use crate::receiver::settled_by;
+use crate::slices::settled_by;
 use crate::tables::{self, BATCHES, BUNDLES, Expiring, StoredBatch, Taken};
 use leg::Leg;
 
@@ -62,6 +62,8 @@ pub struct Flight {
     header: Header,
     /// The bundles, in order.
     pub bundles: Vec<BundleKey>,
+    /// How many messages each bundle has.
+    pub counts: Vec<u64>,
     bytes: u64,
     phase: Phase,
     legs: Vec<Leg>,
@@ -108,6 +110,7 @@ impl Flight {
                 .iter()
                 .map(|bundle| (bundle.signed.body.sender, bundle.signed.body.counter))
                 .collect(),
+            counts: batch.bundles.iter().map(|bundle| bundle.messages.len() as u64).collect(),
             bytes: batch.bundles.iter().map(Bundle::weight_bytes).sum(),
             header,
             phase,
@@ -241,6 +244,14 @@ impl Router {
         SealedBatch { writes, own }
     }
 
+    /// This node's own receipt for a slice of its own is to refuse these leaves.
+    pub fn refuse_own(&mut self, key: &SliceKey, refused: Vec<RefusedLeaf>) {
+        let mut legs = self.flights.iter_mut().flat_map(|flight| &mut flight.legs);
+        if let Some(leg) = legs.find(|leg| leg.key == *key) {
+            leg.refused = refused;
+        }
+    }
+
     /// Takes a batch up again that an earlier incarnation wrote. It is signed again at [`Router::start`].
     pub fn recall(&mut self, batch: &StoredBatch) -> Option<(SliceKey, Arc<SliceBody>)> {
         let routed = batch.route(self.origin.federation.id());
@@ -275,6 +286,10 @@ impl Router {
         let Some(leg) = flight.legs.iter_mut().find(|leg| leg.key.destination == receipt.item.destination) else {
             return;
         };
+        // One that no cut would take must not end the wait for another.
+        if !receipt.item.refuses_within(&leg.slice, flight.header.entries.messages) {
+            return;
+        }
         if let Some(elapsed_ms) = leg.take_receipt(receipt, now, &self.origin.federation) {
             match self.peers.answered(holder, elapsed_ms) {
                 Change::None => {}
@@ -527,7 +542,8 @@ fn away(node: NodeId, reason: &'static str) -> Output {
 /// This node's receipt for a slice of its own batch, which is on its disk.
 fn own_receipt(origin: &Origin, incarnation: u64, leg: &Leg, request: Option<Digest>) -> Verified<Receipt> {
     let SliceRef { destination, root, .. } = leg.slice;
-    let item = ReceiptItem { header: leg.key.header, destination, slice: root, request, refused: Vec::new() };
+    let refused = if request.is_none() { leg.refused.clone() } else { Vec::new() };
+    let item = ReceiptItem { header: leg.key.header, destination, slice: root, request, refused };
     let mut receipts = sign_receipts(vec![item], incarnation, &origin.secret, &origin.federation);
     receipts.remove(0)
 }

@@ -147,7 +147,7 @@ async fn send_all(
             waiting.push_back((sent, ticket));
         }
         let Some((mut sent, mut ticket)) = waiting.pop_front() else { break };
-        let Progress { id, counter, stage, weak, seq } = ticket.reached(Wait::Ordered).await?;
+        let Progress { id, counter, stage, weak, seq, .. } = ticket.reached(Wait::Ordered).await?;
         (sent.state, sent.weak, sent.counter) = (state(&stage).to_owned(), weak, counter);
         (sent.id, sent.seq) = (id.map(|id| id.to_string()), seq.map(|seq| seq.to_string()));
         match seq {
@@ -172,6 +172,7 @@ fn state(stage: &Stage) -> &'static str {
         Stage::Accepted => "accepted",
         Stage::Ordered => "ordered",
         Stage::Delivered => "delivered",
+        Stage::NotDelivered => "not-delivered",
         Stage::Refused(_) => "refused",
         Stage::Expired => "expired",
         Stage::Unverified(_) => "unverified",

@@ -167,7 +167,7 @@ async fn tell(
         let state = match &progress.stage {
             Stage::Waiting => continue,
             Stage::Accepted => "accepted",
-            Stage::Ordered => "ordered",
+            Stage::Ordered | Stage::NotDelivered => "ordered",
             Stage::Delivered => "delivered",
             Stage::Expired => {
                 troubles.refused.get_or_insert(format!("line {line}: not ordered while it was valid; send it again"));
@@ -183,6 +183,21 @@ async fn tell(
             }
         };
         output.emit(&sent_json(line, state, &progress, to), &sent_plain(line, state, &progress))?;
+        for refused in &progress.refused {
+            let (to, reason) = (refused.mailbox, refused.reason.code());
+            troubles.refused.get_or_insert(format!("line {line}: the home of {to} does not take it ({reason})"));
+            output.emit(
+                &json!({
+                    "type": "refused",
+                    "line": line,
+                    "id": progress.id.map(|id| id.to_string()),
+                    "seq": progress.seq.map(|seq| seq.to_string()),
+                    "to": to.to_string(),
+                    "reason": reason,
+                }),
+                &format!("{line}: refused for {to}: {reason}"),
+            )?;
+        }
     }
     Ok(troubles)
 }

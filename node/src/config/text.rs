@@ -54,6 +54,28 @@ const COMMENTS: &[(&str, &str)] = &[
     ("limits.max_clients", "Clients with an open session."),
     ("limits.inbox_queue_bytes", "Bytes of bundles that wait to be sealed. Beyond, a client is told that we are busy."),
     ("limits.peer_queue_bytes", "Bytes on their way to one other node."),
+    (
+        "limits.sender_queue_bytes",
+        "Bytes of one sender's bundles between their submission and their place in the order; one bundle always may.\n\
+         Beyond, the sender is told that we are busy, and the others' room stays theirs.",
+    ),
+    (
+        "limits.custody_bytes_per_origin",
+        "Bytes of slices that this node holds for one other node while their destinations are away.\n\
+         Beyond, it is to ask somebody else.",
+    ),
+    ("limits.max_mailboxes", "Mailboxes that live here. Beyond, no new one is registered; 0 takes none."),
+    (
+        "limits.registrations_per_minute",
+        "New mailboxes in a minute, and as many at once after a quiet one; 0 for no bound. Beyond, who registers is\n\
+         told that we are busy, and tries again.",
+    ),
+    (
+        "limits.mailbox_entries",
+        "Messages that a mailbox here may hold unacknowledged. Beyond, new ones for it are refused, and their senders\n\
+         are told that it is full.",
+    ),
+    ("limits.mailbox_bytes", "Bytes of these: payload, and 512 for each."),
 ];
 
 const HEAD: &str = "\

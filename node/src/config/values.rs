@@ -127,6 +127,18 @@ pub struct Limits {
     pub inbox_queue_bytes: u64,
     /// Bytes on their way to one other node.
     pub peer_queue_bytes: u64,
+    /// Bytes of one sender's bundles on their way to their place in the order.
+    pub sender_queue_bytes: u64,
+    /// Bytes of slices held for one origin while their destinations are away.
+    pub custody_bytes_per_origin: u64,
+    /// Mailboxes that live here.
+    pub max_mailboxes: u64,
+    /// New mailboxes in a minute; 0 for no bound.
+    pub registrations_per_minute: u64,
+    /// Entries that a mailbox holds unacknowledged.
+    pub mailbox_entries: u64,
+    /// Their payload bytes, and 512 for each.
+    pub mailbox_bytes: u64,
 }
 
 impl Default for Limits {
@@ -139,6 +151,12 @@ impl Default for Limits {
             max_clients: 4_096,
             inbox_queue_bytes: 64 << 20,
             peer_queue_bytes: 64 << 20,
+            sender_queue_bytes: 32 << 20,
+            custody_bytes_per_origin: 16 << 30,
+            max_mailboxes: 1_000_000,
+            registrations_per_minute: 6_000,
+            mailbox_entries: 1_000_000,
+            mailbox_bytes: 4 << 30,
         }
     }
 }
@@ -152,6 +170,8 @@ impl Limits {
             ("max_connections", self.max_connections),
             ("max_pending_connections", self.max_pending_connections),
             ("max_clients", self.max_clients),
+            ("mailbox_entries", self.mailbox_entries),
+            ("mailbox_bytes", self.mailbox_bytes),
         ];
         if let Some((name, _)) = counts.iter().find(|(_, value)| *value == 0) {
             return Err(format!("limits.{name}: at least 1"));
@@ -159,7 +179,11 @@ impl Limits {
         if self.max_connections_per_peer < 2 {
             return Err("limits.max_connections_per_peer: at least 2, or two peers that dial each other fail".into());
         }
-        let queues = [("inbox_queue_bytes", self.inbox_queue_bytes), ("peer_queue_bytes", self.peer_queue_bytes)];
+        let queues = [
+            ("inbox_queue_bytes", self.inbox_queue_bytes),
+            ("peer_queue_bytes", self.peer_queue_bytes),
+            ("custody_bytes_per_origin", self.custody_bytes_per_origin),
+        ];
         match queues.iter().find(|(_, bytes)| *bytes < FLOOR) {
             Some((name, _)) => Err(format!("limits.{name}: at least {FLOOR}, or the largest batch does not fit")),
             None => Ok(()),

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use postroad_engine::tables::{CUTS, key_number};
-use postroad_engine::{Input, serve as rows};
+use postroad_engine::{Fate, Input, serve as rows};
 use postroad_net::Stream;
+use postroad_protocol::block_list::BlockList;
 use postroad_protocol::state::HomeProof;
 use postroad_protocol::wire::call::{PeerState, PeerStatus, Question, Reply, Status};
-use postroad_protocol::{MailboxId, NodeId, Refusal, Seq, Verified, wire};
+use postroad_protocol::{MailboxId, NodeId, Refusal, Seq, Signed, Verified, wire};
 use postroad_store::StoreError;
 use tokio::sync::oneshot;
 
@@ -61,6 +62,7 @@ fn name(question: &Question) -> &'static str {
         Question::Slice(_) => "slice",
         Question::Delivery(..) => "delivery",
         Question::HandIn(_) => "hand-in",
+        Question::BlockList(_) | Question::SetBlockList(_) => "block-list",
     }
 }
 
@@ -104,6 +106,19 @@ async fn answer(shared: &Shared, from: NodeId, question: Question) -> Result<Rep
                     return Err(Refusal::NotFound { what: format!("slice {} of header {}", key.number, key.header) });
                 }
             }
+        }
+        Question::BlockList(mailbox) if mailbox != from => {
+            return Err(Refusal::NotAllowed { reason: "a block list is shown to the mailbox's owner only".into() });
+        }
+        Question::BlockList(mailbox) => Reply::BlockList(block_list(shared, mailbox).await?),
+        Question::SetBlockList(list) => {
+            let checked = shared.metrics.checked("block-list", Verified::check(list, &shared.federation));
+            let list = verified(shared, from, checked).await?;
+            let mailbox = list.body.mailbox;
+            let (answer, durable) = oneshot::channel();
+            shared.core.send(ToCore::Block(Box::new(list), answer)).await.map_err(stopping)?;
+            durable.await.map_err(stopping)??;
+            Reply::BlockList(block_list(shared, mailbox).await?)
         }
         Question::Delivery(mailbox, seq) => delivery(shared, mailbox, seq).await?,
         Question::HandIn(chain) => {
@@ -161,6 +176,10 @@ async fn ask_core<T: Send + 'static>(
     answered.await.map_err(stopping)
 }
 
+async fn block_list(shared: &Shared, mailbox: MailboxId) -> Result<Option<Box<Signed<BlockList>>>, Refusal> {
+    ask_core(shared, move |node| node.block_list(&mailbox).cloned().map(Box::new)).await
+}
+
 async fn home(shared: &Shared, mailbox: MailboxId, epoch: Option<u64>) -> Result<HomeProof, Refusal> {
     let found = ask_core(shared, move |node| {
         let ledger = node.ledger();
@@ -186,8 +205,10 @@ async fn delivery(shared: &Shared, mailbox: MailboxId, seq: Seq) -> Result<Reply
                 let before = view.borrow_and_update().last_final.as_ref().map(|last| last.attestation.body.number);
                 let (answer, answered) = oneshot::channel();
                 shared.core.send(ToCore::Delivery(mailbox, seq, answer)).await.map_err(stopping)?;
-                if let Some(proof) = answered.await.map_err(stopping)? {
-                    return Ok(Reply::Delivery(Some(proof)));
+                match answered.await.map_err(stopping)? {
+                    Some(Fate::Delivered(proof)) => return Ok(Reply::Delivery(Some(proof))),
+                    Some(Fate::Refused(proof)) => return Ok(Reply::LeafRefused(proof)),
+                    None => {}
                 }
                 let newer =
                     view.wait_for(|view| view.last_final.as_ref().map(|last| last.attestation.body.number) != before);
@@ -199,7 +220,7 @@ async fn delivery(shared: &Shared, mailbox: MailboxId, seq: Seq) -> Result<Reply
             }
         }
         Some(home) => match ask(shared, &home, &Question::Delivery(mailbox, seq)).await {
-            Ok(reply @ (Reply::Delivery(_) | Reply::Refused(_))) => Ok(reply),
+            Ok(reply @ (Reply::Delivery(_) | Reply::LeafRefused(_) | Reply::Refused(_))) => Ok(reply),
             Ok(_) | Err(_) => Ok(Reply::Delivery(None)),
         },
     }

@@ -9,15 +9,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use postroad_engine::{Config, Input, Node, Now, OpenError, Output, Report, Time, tables};
-use postroad_protocol::attestation::DeliveryProof;
+use postroad_engine::{Config, Fate, Input, Node, Now, OpenError, Output, Report, Time, tables};
+use postroad_protocol::block_list::BlockList;
 use postroad_protocol::codec::encode;
 use postroad_protocol::cut::Vote;
 use postroad_protocol::record::OwnerSigned;
 use postroad_protocol::wire::client::ToClient;
 use postroad_protocol::wire::mail::{Homeward, Outward};
 use postroad_protocol::wire::order::{FromSequencer, ToSequencer};
-use postroad_protocol::{Digest, MailboxId, NodeId, Refusal, Seq, Signature, Verified};
+use postroad_protocol::{Digest, MailboxId, NodeId, Refusal, Seq, Signature, Signed, Verified};
 use postroad_store::{Guard, GuardError, Read, Store, StoreError, Transaction, Write};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -39,6 +39,7 @@ pub(super) type LinkId = u64;
 pub(super) enum ToFollower {
     Cut(u64, Arc<Vec<u8>>),
     Rejected(Digest, String),
+    Busy(Digest),
 }
 
 /// What tasks tell the core.
@@ -56,7 +57,8 @@ pub(super) enum ToCore {
     ClientUp(LinkId, mpsc::Sender<ToClient>),
     ClientDown(LinkId),
     Register(Box<Verified<OwnerSigned>>, oneshot::Sender<Result<(), Refusal>>),
-    Delivery(MailboxId, Seq, oneshot::Sender<Option<Box<DeliveryProof>>>),
+    Block(Box<Verified<Signed<BlockList>>>, oneshot::Sender<Result<(), Refusal>>),
+    Delivery(MailboxId, Seq, oneshot::Sender<Option<Fate>>),
     /// Say this to an origin once everything before it is durable.
     Durable(mpsc::WeakSender<Homeward>, Homeward),
     /// Stop, once everything sealed is under receipts or this time has passed.
@@ -119,8 +121,9 @@ pub(super) struct Thread {
     sequencer: Option<(LinkId, mpsc::Sender<ToSequencer>)>,
     followers: BTreeMap<NodeId, (LinkId, mpsc::Sender<ToFollower>)>,
     pub(super) clients: BTreeMap<LinkId, mpsc::Sender<ToClient>>,
+    /// Who waits for a registration, or for a block list to be durable.
     registrations: BTreeMap<u64, oneshot::Sender<Result<(), Refusal>>>,
-    deliveries: BTreeMap<u64, oneshot::Sender<Option<Box<DeliveryProof>>>>,
+    deliveries: BTreeMap<u64, oneshot::Sender<Option<Fate>>>,
     durable: Vec<(mpsc::WeakSender<Homeward>, Homeward)>,
     next_token: u64,
     pub(super) drain_by: Option<Instant>,
@@ -398,6 +401,11 @@ impl Thread {
                 self.deliveries.insert(token, answer);
                 return vec![Input::Delivery(token, mailbox, seq)];
             }
+            ToCore::Block(list, answer) => {
+                let token = self.token();
+                self.registrations.insert(token, answer);
+                return vec![Input::Block(token, list)];
+            }
             ToCore::Durable(sender, message) => self.durable.push((sender, message)),
             ToCore::Drain(patience) => {
                 self.drain_by = Some(Instant::now() + patience);
@@ -459,6 +467,14 @@ impl Thread {
                     self.followers.remove(&node);
                 }
             }
+            Output::Defer(node, digest) if node == self.secret.public() => return Some(Input::Deferred(digest)),
+            Output::Defer(node, digest) => {
+                if let Some((_, sender)) = self.followers.get(&node)
+                    && sender.try_send(ToFollower::Busy(digest)).is_err()
+                {
+                    self.followers.remove(&node);
+                }
+            }
             Output::Answer(client, counter, answer) => {
                 if let Some(sender) = self.clients.get(&client)
                     && sender.try_send(ToClient::Answer(counter, answer)).is_err()
@@ -467,14 +483,14 @@ impl Thread {
                     return Some(Input::ClientGone(client));
                 }
             }
-            Output::Registered(token, result) => {
+            Output::Registered(token, result) | Output::Blocked(token, result) => {
                 if let Some(answer) = self.registrations.remove(&token) {
                     let _ = answer.send(result);
                 }
             }
-            Output::Delivery(token, proof) => {
+            Output::Delivery(token, fate) => {
                 if let Some(answer) = self.deliveries.remove(&token) {
-                    let _ = answer.send(proof);
+                    let _ = answer.send(fate);
                 }
             }
             Output::Fetch(key, sources) => match &self.fetcher {

@@ -266,6 +266,14 @@ pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -
         },
         max_queued_bytes: config.limits.inbox_queue_bytes,
         max_flight_bytes: config.limits.inbox_queue_bytes,
+        max_sender_bytes: config.limits.sender_queue_bytes,
+        max_custody_bytes: config.limits.custody_bytes_per_origin,
+        max_mailboxes: config.limits.max_mailboxes,
+        registrations_per_minute: config.limits.registrations_per_minute,
+        mailbox_quota: postroad_engine::Load {
+            entries: config.limits.mailbox_entries,
+            bytes: config.limits.mailbox_bytes,
+        },
         guard_epoch: guard.as_ref().and_then(Guard::last).map_or(0, |(epoch, ..)| epoch),
     };
     let kept = guard.as_ref().map_or(Ok(Vec::new()), |guard| kept_cuts(guard, &federation))?;

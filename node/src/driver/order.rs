@@ -90,6 +90,7 @@ async fn take_cuts(shared: &Shared, reader: &mut StreamReader) -> Result<(), Str
             FromSequencer::Hello(..) => return Err(StreamError::Unexpected("a second greeting")),
             FromSequencer::Cut(cut) => Input::Cut(Arc::new(check(shared, "cut", *cut).await?)),
             FromSequencer::Rejected(digest, reason) => Input::Rejected(digest, reason),
+            FromSequencer::Busy(digest) => Input::Deferred(digest),
         };
         if !shared.tell(ToCore::input(input)).await {
             return Err(StreamError::Stopping);
@@ -156,6 +157,7 @@ async fn send_cuts(
                 writer.send(&bytes).await?;
             }
             ToFollower::Rejected(digest, reason) => write(writer, &FromSequencer::Rejected(digest, reason)).await?,
+            ToFollower::Busy(digest) => write(writer, &FromSequencer::Busy(digest)).await?,
         }
     }
     Err(StreamError::Ended)

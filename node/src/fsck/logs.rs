@@ -4,14 +4,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use postroad_engine::tables::{ACKS, LOGS, LogRow, SLICES, key_number, mailbox_key, slice_key};
+use postroad_engine::tables::{
+    ACKS, BLOCKS, LOGS, LogRow, REFUSED, SLICES, key_number, mailbox_key, place_key, slice_key,
+};
 use postroad_protocol::attestation::{Acknowledgement, AttestedLog, LogHead};
+use postroad_protocol::block_list::BlockList;
 use postroad_protocol::cut::Cut;
 use postroad_protocol::merkle::log::Frontier;
-use postroad_protocol::receipt::ReceiptItem;
+use postroad_protocol::receipt::{ReceiptItem, RefusedLeaf};
 use postroad_protocol::record::Record;
 use postroad_protocol::signed::Verify;
-use postroad_protocol::slice::SliceKey;
+use postroad_protocol::slice::{SliceKey, SliceLeaf};
 use postroad_protocol::state::{PendingKey, State};
 use postroad_protocol::{Digest, MailboxId, Signed};
 use postroad_store::StoreError;
@@ -48,6 +51,8 @@ struct Owed {
     root: Digest,
     epoch: u64,
     position: u32,
+    /// What the receipt or fill in the cut refuses.
+    refused: Vec<RefusedLeaf>,
 }
 
 impl Logs {
@@ -65,6 +70,19 @@ impl Logs {
                 report.problem(ACKS, key, error);
             }
             acknowledged.insert(signed.body.mailbox, signed);
+            Ok(())
+        })?;
+        rows::each(context.store, BLOCKS, report, |key, value, report| {
+            let Some(signed) = rows::parse::<Signed<BlockList>>(BLOCKS, key, value, report) else { return Ok(()) };
+            if key != signed.body.mailbox.0 {
+                report.problem(BLOCKS, key, "it is another mailbox's block list");
+            } else if let Err(error) = signed.verify(context.federation) {
+                report.problem(BLOCKS, key, error);
+            }
+            Ok(())
+        })?;
+        rows::each(context.store, REFUSED, report, |key, value, report| {
+            rows::parse::<u64>(REFUSED, key, value, report);
             Ok(())
         })?;
         Ok(Logs {
@@ -96,8 +114,15 @@ impl Logs {
                 _ => {}
             }
         }
-        if epoch <= context.meta.delivered {
-            for owed in owed(context, step.cut, step.before) {
+        for owed in owed(context, step.cut, step.before) {
+            if !owed.refused.is_empty() {
+                let key = place_key(owed.epoch, owed.position);
+                let found = rows::get::<u64>(context.store, REFUSED, &key, report)?;
+                if !matches!(found, Found::Here(settled) if settled == epoch) {
+                    report.problem(REFUSED, &key, "it does not name the cut that settled this node's refusals");
+                }
+            }
+            if epoch <= context.meta.delivered {
                 self.deliver(context, epoch, &owed, step.after, report)?;
             }
         }
@@ -125,9 +150,13 @@ impl Logs {
             }
         };
         for (mailbox, leaves) in index.leaves() {
-            if after.home(mailbox) == Some(context.me) {
+            let is_refused = |leaf: &SliceLeaf| {
+                owed.refused.iter().any(|refused| (refused.index, refused.mailbox) == (leaf.index, *mailbox))
+            };
+            let leaves: Vec<SliceLeaf> = leaves.iter().filter(|leaf| !is_refused(leaf)).copied().collect();
+            if after.home(mailbox) == Some(context.me) && !leaves.is_empty() {
                 let Owed { slice, epoch, position, .. } = *owed;
-                let right = LogRow { settled, epoch, position, slice, leaves: leaves.clone() };
+                let right = LogRow { settled, epoch, position, slice, leaves };
                 self.append(context, mailbox, right, report)?;
             }
         }
@@ -259,9 +288,10 @@ fn owed(context: &Context<'_>, cut: &Cut, before: &State) -> Vec<Owed> {
     let mut owed: Vec<Owed> = Vec::new();
     for fill in cut.body.fills.iter().filter(|fill| fill.item.destination == me) {
         let ReceiptItem { header, slice: root, .. } = fill.item;
+        let refused = fill.item.refused.clone();
         let Some(pending) = before.pending(&PendingKey { destination: me, header }) else { continue };
         let slice = SliceKey { origin: pending.origin, number: pending.number, header, destination: me };
-        owed.push(Owed { slice, root, epoch: pending.epoch, position: pending.position });
+        owed.push(Owed { slice, root, epoch: pending.epoch, position: pending.position, refused });
     }
     owed.sort_by_key(|owed| (owed.epoch, owed.position));
     for (position, sealed) in cut.body.headers.iter().enumerate() {
@@ -272,7 +302,8 @@ fn owed(context: &Context<'_>, cut: &Cut, before: &State) -> Vec<Owed> {
             if named.destination == me && kind.is_ok_and(|kind| kind.delivered) {
                 let slice = SliceKey { origin: header.origin, number: header.number, header: digest, destination: me };
                 let epoch = cut.certified.header.epoch;
-                owed.push(Owed { slice, root: named.root, epoch, position: position as u32 });
+                let refused = custody.receipts.first().map_or(Vec::new(), |receipt| receipt.item.refused.clone());
+                owed.push(Owed { slice, root: named.root, epoch, position: position as u32, refused });
             }
         }
     }

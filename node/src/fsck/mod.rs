@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | `cuts.rs` | the chain of cuts, certificates, Merkle roots, every signature in them, and the state after each |
 //! | `state.rs` | that the stored state is that of its floor |
-//! | `logs.rs` | every mailbox log from cuts and slices, and the owners' acknowledgements |
+//! | `logs.rs` | every mailbox log from cuts, slices and what they refuse; the owners' acknowledgements and block lists |
 //! | `attestations.rs` | the attestations that cuts have made final, from the recomputed logs |
 //! | `slices.rs` | every slice held: paths, root, the header's signature, the request |
 //! | `batches.rs` | own batches: entries, slices, bundles, their chain; places; bundles taken |

@@ -7,6 +7,7 @@ mod interop;
 mod kills;
 mod mail;
 mod net;
+mod policy;
 mod retention;
 #[cfg(feature = "sled")]
 mod sled;

@@ -141,9 +141,6 @@ pub enum Invalid {
         /// Why.
         reason: &'static str,
     },
-    /// A receipt that refuses leaves, which this version does not settle.
-    #[error("receipts that refuse leaves are not settled by this version")]
-    Refused,
     /// Receipts that are not complete.
     #[error(transparent)]
     Custody(#[from] VerifyError),
@@ -432,9 +429,6 @@ impl Draft {
         }
         if known.lapsed.is_some() && origin != Some(node) {
             return Err(Invalid::Lapsed { node });
-        }
-        if !receipt.item.refused.is_empty() {
-            return Err(Invalid::Refused);
         }
         Ok(())
     }

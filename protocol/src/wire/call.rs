@@ -3,6 +3,7 @@
 use minicbor::{Decode, Encode};
 
 use crate::attestation::DeliveryProof;
+use crate::block_list::BlockList;
 use crate::crypto::{MailboxId, NodeId};
 use crate::cut::Cut;
 use crate::digest::Digest;
@@ -10,7 +11,9 @@ use crate::error::Refusal;
 use crate::genesis::Genesis;
 use crate::receipt::Sealed;
 use crate::record::OwnerSigned;
+use crate::refused::RefusedProof;
 use crate::seq::Seq;
+use crate::signed::Signed;
 use crate::slice::SliceKey;
 use crate::state::{HomeProof, Suspicion};
 use crate::wire::mail::SliceParcel;
@@ -42,6 +45,12 @@ pub enum Question {
     /// Headers with their receipts, for the sequencer.
     #[n(7)]
     HandIn(#[n(0)] Vec<Sealed>),
+    /// The block list of a mailbox that lives here: for its owner only.
+    #[n(8)]
+    BlockList(#[n(0)] MailboxId),
+    /// A new block list of a mailbox that lives here; answered with [`Reply::BlockList`] once it is durable.
+    #[n(9)]
+    SetBlockList(#[n(0)] Signed<BlockList>),
 }
 
 /// An answer.
@@ -71,6 +80,12 @@ pub enum Reply {
     /// Taken.
     #[n(7)]
     Taken,
+    /// The message was refused for that recipient, which a cut has settled: it is never delivered.
+    #[n(8)]
+    LeafRefused(#[n(0)] Box<RefusedProof>),
+    /// The block list that holds from now on; none if there never was one.
+    #[n(9)]
+    BlockList(#[n(0)] Option<Box<Signed<BlockList>>>),
 }
 
 /// What a node knows of itself and of the federation.

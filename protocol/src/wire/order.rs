@@ -39,4 +39,8 @@ pub enum FromSequencer {
     /// What was handed in under this digest cannot be settled.
     #[n(2)]
     Rejected(#[n(0)] Digest, #[n(1)] String),
+    /// What was handed in under this digest was not taken, because too much of that node's waits: to be handed in again
+    /// a little later.
+    #[n(3)]
+    Busy(#[n(0)] Digest),
 }

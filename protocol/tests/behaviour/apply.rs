@@ -357,7 +357,7 @@ fn a_fill_is_the_destinations_own_receipt_for_what_is_pending() {
     assert_eq!(fill(&world, 2, &|item| item.destination = world.node(1)), Err(Invalid::NotPending));
     assert_eq!(fill(&world, 2, &|item| item.request = Some(request)), Err(Invalid::NotPending));
     let refused = RefusedLeaf { index: 0, mailbox: world.mailbox(2), reason: LeafRefusal::Full };
-    assert_eq!(fill(&world, 2, &|item| item.refused = vec![refused.clone()]), Err(Invalid::Refused));
+    assert_eq!(fill(&world, 2, &|item| item.refused = vec![refused.clone()]), Ok(()));
     let fills = vec![world.fill(&batch, 2); 2];
     assert_eq!(why_not(&world, CutBody { fills, ..CutBody::default() }), Invalid::NotPending, "twice in one cut");
 
@@ -521,17 +521,6 @@ fn receipts_count_in_incarnations_that_have_been() {
 }
 
 #[test]
-fn receipts_that_refuse_leaves_are_not_settled_yet() {
-    let mut world = World::builder().build();
-    let batch = mail(&mut world, 0, &[1]);
-    let mut item = world.item(&batch, 0, None);
-    item.refused = vec![RefusedLeaf { index: 0, mailbox: world.mailbox(1), reason: LeafRefusal::Blocked }];
-    let custody = vec![Custody { request: None, receipts: vec![world.receipt(1, item)] }];
-    let sealed = world.check(Sealed { header: batch.header.clone().into_inner(), custody });
-    assert_eq!(why_not(&world, headers(vec![sealed])), Invalid::Refused);
-}
-
-#[test]
 fn custody_that_is_not_complete_is_refused_even_unverified() {
     let mut world = World::builder().build();
     let batch = mail(&mut world, 0, &[1]);
@@ -564,7 +553,6 @@ fn every_reason_says_what_is_wrong() {
         Invalid::Lapsed { node },
         Invalid::TooManyPending { origin: node },
         Invalid::Challenge { reason: "why" },
-        Invalid::Refused,
         Invalid::Custody(VerifyError::Path { what: "receipt" }),
     ];
     let texts: std::collections::BTreeSet<String> = reasons.iter().map(Invalid::to_string).collect();

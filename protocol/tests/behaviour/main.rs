@@ -14,4 +14,5 @@ mod golden;
 mod mail;
 mod memory;
 mod proofs;
+mod refused;
 mod signatures;

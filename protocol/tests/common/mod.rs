@@ -522,6 +522,7 @@ impl World {
             ordinal: ordinal as u32,
             path: self.bundle_tree(batch).path(ordinal),
             weak: cut.body.headers[position].is_weak(&self.federation),
+            custody: Vec::new(),
         }
     }
 

@@ -4,12 +4,14 @@ use std::fmt::Debug;
 
 use minicbor::{Decode, Encode};
 use postroad_protocol::batch::AttestationRef;
+use postroad_protocol::block_list::BlockList;
 use postroad_protocol::challenge::{Challenge, Lost};
 use postroad_protocol::codec::{decode, encode};
 use postroad_protocol::error::{DecodeError, Refusal};
 use postroad_protocol::merkle::log::Log;
 use postroad_protocol::receipt::{LeafRefusal, RefusedLeaf};
 use postroad_protocol::record::{Record, Registration};
+use postroad_protocol::refused::{RefusedBy, RefusedProof, SettledFill};
 use postroad_protocol::signed::Statement;
 use postroad_protocol::slice::SliceKey;
 use postroad_protocol::state::{Challenged, PendingKey, Reason, StateKey, Suspicion};
@@ -67,6 +69,7 @@ pub(crate) fn refusals(story: &Story) -> Vec<Refusal> {
         Refusal::NotFound { what: "slice".into() },
         Refusal::NotAllowed { reason: "policy".into() },
         Refusal::Expired { valid_until: 9 },
+        Refusal::StaleVersion { newest: 3 },
     ]
 }
 
@@ -113,6 +116,7 @@ pub(crate) fn statements(story: &Story) -> Vec<Spoken> {
         spoken(&world.acknowledgement(2), id),
         spoken(&challenge(story), id),
         spoken(&lost(story), id),
+        spoken(&block_list(story), id),
         Spoken {
             kind: "cut",
             signer: certified.certificate[0].member.0,
@@ -123,6 +127,33 @@ pub(crate) fn statements(story: &Story) -> Vec<Spoken> {
     ]
 }
 
+fn block_list(story: &Story) -> Signed<BlockList> {
+    let world = &story.world;
+    let mut senders = vec![world.mailbox(0), world.mailbox(1)];
+    senders.sort();
+    world.sign(BlockList { mailbox: world.mailbox(2), version: 3, senders }, &world.mailboxes[2])
+}
+
+/// The shape of a refusal's proof; nothing is refused in the story.
+fn refused_proof(story: &Story, by_fill: bool) -> RefusedProof {
+    let world = &story.world;
+    let (ordering, settling) = (&world.cuts[1], &world.cuts[2]);
+    let settled = || SettledFill {
+        cut: settling.certified.clone(),
+        fill: settling.body.fills[0].clone(),
+        index: 0,
+        path: settling.body.fill_path(0),
+    };
+    RefusedProof {
+        cut: ordering.certified.clone(),
+        order: ordering.body.header_proofs(&world.federation).remove(0),
+        by: match by_fill {
+            true => RefusedBy::Fill(Box::new(settled())),
+            false => RefusedBy::Receipt(ordering.body.headers[0].custody.clone()),
+        },
+    }
+}
+
 /// Structures that travel or are stored.
 pub(crate) fn structures(story: &Story) -> Vec<Sample> {
     let world = &story.world;
@@ -131,6 +162,8 @@ pub(crate) fn structures(story: &Story) -> Vec<Sample> {
     let refused = |index, reason| RefusedLeaf { index, mailbox: world.mailbox(2), reason };
     item.refused =
         vec![refused(0, LeafRefusal::Full), refused(1, LeafRefusal::Blocked), refused(2, LeafRefusal::Unknown)];
+    let mut with_receipts = world.ordered_proof(2, 0, &story.first, 1);
+    with_receipts.custody = world.cuts[1].body.headers[0].custody.clone();
     let attested = world.mailbox_attestation(&story.attested, 2);
     let mut not_final = attested.clone();
     not_final.anchor = None;
@@ -168,6 +201,9 @@ pub(crate) fn structures(story: &Story) -> Vec<Sample> {
         sample("message-proof", &world.message_proof(2, 0)),
         sample("accepted-proof", &world.accepted_proof(chain, &story.first, 1)),
         sample("ordered-proof", &world.ordered_proof(2, 0, &story.first, 1)),
+        sample("ordered-proof-with-receipts", &with_receipts),
+        sample("refused-proof-by-receipt", &refused_proof(story, false)),
+        sample("refused-proof-by-fill", &refused_proof(story, true)),
         sample("mailbox-attestation-final", &attested),
         sample("mailbox-attestation-not-final", &not_final),
         sample("delivery-proof", &world.delivery_proof(&story.attested, 2, 1)),
@@ -266,6 +302,7 @@ pub(crate) fn messages(story: &Story) -> Vec<Sample> {
         sample("order/from/hello", &FromSequencer::Hello(id, 24)),
         sample("order/from/cut", &FromSequencer::Cut(Box::new(cut.clone()))),
         sample("order/from/rejected", &FromSequencer::Rejected(first.digest, "it follows another header".into())),
+        sample("order/from/busy", &FromSequencer::Busy(first.digest)),
         sample("client/from/hello", &FromClient::Hello(id)),
         sample("client/from/submit", &FromClient::Submit(Box::new(second.bundles[0].clone()))),
         sample("client/from/subscribe", &FromClient::Subscribe(0)),
@@ -301,6 +338,8 @@ pub(crate) fn messages(story: &Story) -> Vec<Sample> {
             "call/question/delivery",
             &call::Question::Delivery(world.mailbox(2), Seq { epoch: 2, position: 0, index: 0 }),
         ),
+        sample("call/question/block-list", &call::Question::BlockList(world.mailbox(2))),
+        sample("call/question/set-block-list", &call::Question::SetBlockList(block_list(story))),
         sample("call/question/hand-in", &call::Question::HandIn(vec![sealed[1].clone()])),
         sample("call/reply/refused", &call::Reply::Refused(Refusal::WrongFederation)),
         sample("call/reply/genesis", &call::Reply::Genesis(Box::new(world.federation.genesis().clone()))),
@@ -311,8 +350,11 @@ pub(crate) fn messages(story: &Story) -> Vec<Sample> {
         sample("call/reply/delivery", &call::Reply::Delivery(Some(Box::new(delivery)))),
         sample("call/reply/delivery-not-yet", &call::Reply::Delivery(None)),
         sample("call/reply/taken", &call::Reply::Taken),
+        sample("call/reply/block-list", &call::Reply::BlockList(Some(Box::new(block_list(story))))),
+        sample("call/reply/block-list-none", &call::Reply::BlockList(None)),
+        sample("call/reply/leaf-refused", &call::Reply::LeafRefused(Box::new(refused_proof(story, false)))),
     ];
-    const NAMES: [&str; 17] = [
+    const NAMES: [&str; 18] = [
         "refusal/busy",
         "refusal/stale-counter",
         "refusal/too-large",
@@ -330,6 +372,7 @@ pub(crate) fn messages(story: &Story) -> Vec<Sample> {
         "refusal/not-found",
         "refusal/not-allowed",
         "refusal/expired",
+        "refusal/stale-version",
     ];
     samples.extend(refusals(story).iter().zip(NAMES).map(|(refusal, name)| sample(name, refusal)));
     samples

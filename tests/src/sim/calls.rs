@@ -1,8 +1,7 @@
 //! Calls: one question, one answer, each of which may be lost. Nodes fetch slices and cuts, clients register, hand in
 //! what was accepted, and ask whether it is delivered.
 
-use postroad_engine::{Input, Token, serve};
-use postroad_protocol::attestation::DeliveryProof;
+use postroad_engine::{Fate, Input, Token, serve};
 use postroad_protocol::codec::encode;
 use postroad_protocol::slice::SliceKey;
 use postroad_protocol::wire::call::{Question, Reply};
@@ -98,7 +97,11 @@ impl World {
                 }
                 self.reply(asker, &Reply::Taken);
             }
-            Question::Genesis | Question::Status | Question::Home(..) => {
+            Question::Genesis
+            | Question::Status
+            | Question::Home(..)
+            | Question::BlockList(_)
+            | Question::SetBlockList(_) => {
                 return self.broken("world", "a question that nobody here asks");
             }
         }
@@ -138,9 +141,14 @@ impl World {
     }
 
     /// A node says whether a message is delivered.
-    pub(super) fn delivery(&mut self, me: usize, token: Token, proof: Option<Box<DeliveryProof>>) {
+    pub(super) fn delivery(&mut self, me: usize, token: Token, fate: Option<Fate>) {
         if let Some(asker) = self.asker(me, token) {
-            self.reply(asker, &Reply::Delivery(proof));
+            let reply = match fate {
+                Some(Fate::Delivered(proof)) => Reply::Delivery(Some(proof)),
+                Some(Fate::Refused(proof)) => Reply::LeafRefused(proof),
+                None => Reply::Delivery(None),
+            };
+            self.reply(asker, &reply);
         }
     }
 

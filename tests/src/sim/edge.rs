@@ -57,6 +57,7 @@ pub(super) enum AtFollower {
     Hello(u64),
     Cut(Arc<Verified<Cut>>),
     Rejected(Digest, String),
+    Busy(Digest),
 }
 
 /// What a client's stream brings.
@@ -179,6 +180,7 @@ impl Edge {
             }
             FromSequencer::Cut(cut) => AtFollower::Cut(self.cut(*cut, bytes)?),
             FromSequencer::Rejected(digest, reason) => AtFollower::Rejected(digest, reason),
+            FromSequencer::Busy(digest) => AtFollower::Busy(digest),
         })
     }
 

@@ -303,6 +303,7 @@ impl World {
                 AtFollower::Hello(epoch) => Input::Sequencer(Some(epoch)),
                 AtFollower::Cut(cut) => Input::Cut(cut),
                 AtFollower::Rejected(digest, reason) => Input::Rejected(digest, reason),
+                AtFollower::Busy(digest) => Input::Deferred(digest),
             },
         };
         self.input(to, input);

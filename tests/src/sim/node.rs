@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use postroad_engine::outbox::AttestedView;
-use postroad_engine::{Config, Input, Node, Now, Output, Time, Token};
+use postroad_engine::{Config, Input, Load, Node, Now, Output, Time, Token};
 use postroad_protocol::wire::client::Overdue;
 use postroad_protocol::{NodeId, SecretKey};
 use postroad_store::{Guard, Snapshot, Store, Write};
@@ -109,6 +109,11 @@ impl World {
             admission: postroad_engine::node::Admission::Open,
             max_queued_bytes: 1 << 20,
             max_flight_bytes: 1 << 20,
+            max_sender_bytes: 1 << 20,
+            max_custody_bytes: 1 << 30,
+            max_mailboxes: 1 << 20,
+            registrations_per_minute: 0,
+            mailbox_quota: Load { entries: 1 << 20, bytes: 1 << 40 },
             guard_epoch: sim.guard.last().map_or(0, |(slot, ..)| slot),
         };
         match self.bug {

@@ -28,6 +28,12 @@ impl World {
                 None => {}
             },
             Output::Answer(client, counter, answer) => self.answer(client, counter, *answer),
+            Output::Defer(node, digest) => match self.index_of(&node) {
+                Some(to) if to == me => self.input(me, Input::Deferred(digest)),
+                Some(to) => self.send(me, to, Stream::Down, encode(&FromSequencer::Busy(digest))),
+                None => return self.broken("world", "a busy sequencer tells nobody"),
+            },
+            Output::Blocked(..) => return self.broken("world", "an answer that nobody here asked for"),
             Output::Registered(token, result) => self.registered(me, token, result),
             Output::Delivery(token, proof) => self.delivery(me, token, proof),
             Output::Fetch(key, nodes) => self.fetch(me, key, &nodes),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use postroad_engine::node::Admission;
 use postroad_engine::tables::{CUTS, number_key, put};
-use postroad_engine::{Config, Input, Node, Now, Output, Time};
+use postroad_engine::{Config, Input, Load, Node, Now, Output, Time};
 use postroad_protocol::batch::{AttestationRef, Entries, Header};
 use postroad_protocol::codec::decode;
 use postroad_protocol::cut::{CertifiedCut, Cut, CutBody, CutHeader, vote};
@@ -87,6 +87,11 @@ pub(crate) fn follow(rows: &Rows, secret: &SecretKey, cuts: &[(Vec<u8>, Vec<u8>)
         admission: Admission::Open,
         max_queued_bytes: 1 << 20,
         max_flight_bytes: 1 << 20,
+        max_sender_bytes: 1 << 20,
+        max_custody_bytes: 1 << 20,
+        max_mailboxes: 1 << 20,
+        registrations_per_minute: 0,
+        mailbox_quota: Load { entries: 1 << 20, bytes: 1 << 40 },
         guard_epoch: 0,
     };
     let (mut node, mut out) = Node::open(config, &store.snapshot().expect("a snapshot")).expect("sound rows");

@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const WINDOW: u64 = 16;
 
 fn start(nodes: usize) -> Net {
-    Net::start_with(nodes, &[&format!("routing_window_epochs={WINDOW}")])
+    Net::start_with(nodes, &[&format!("routing_window_epochs={WINDOW}")], &[])
 }
 
 /// Everything that a mailbox ever got, read from its home again, verified; what is being mended comes in the end.

@@ -1,0 +1,161 @@
+//! Holding: slices that origins hand over or ask about, what of them this node's mailboxes refuse, and what became of a
+//! message for one of them.
+
+use std::sync::Arc;
+
+use postroad_protocol::batch::Header;
+use postroad_protocol::cut::Cut;
+use postroad_protocol::receipt::{CustodyRequest, RefusedLeaf};
+use postroad_protocol::refused::{RefusedBy, RefusedProof, SettledFill};
+use postroad_protocol::slice::{SliceBody, SliceKey};
+use postroad_protocol::wire::mail::Homeward;
+use postroad_protocol::{MailboxId, NodeId, Seq, Signed};
+use postroad_store::{Read, StoreError};
+
+use super::{Node, Phase};
+use crate::io::{Fate, Held, Output, Report};
+use crate::tables::{self, CUTS, REFUSED};
+
+/// Slices whose routing epoch this node has not reached yet, kept until it has; of one origin.
+const MAX_EARLY: usize = 8;
+
+impl Node {
+    /// An origin hands over a slice.
+    pub(super) fn slice(
+        &mut self,
+        from: NodeId,
+        held: Held,
+        store: &dyn Read,
+        out: &mut Vec<Output>,
+    ) -> Result<(), StoreError> {
+        let head = self.ledger.head();
+        let header: &Header = &held.parcel.header.body;
+        let key = held.key;
+        let refuse = |reason: &str| Output::ToOrigin(from, Homeward::Refused(key, reason.to_owned()));
+        if let Some(challenge) = self.witnessed(&held).filter(|_| matches!(self.phase, Phase::Started { .. })) {
+            let token = self.next_token();
+            let writes = self.receiver.hold(&held, Some(challenge), Vec::new(), token, store)?;
+            out.push(Output::Persist(token, writes));
+            return Ok(());
+        }
+        if key.origin != from {
+            out.push(refuse("the slice is of another origin"));
+            return Ok(());
+        }
+        if self.phase == Phase::Joining || self.draining {
+            out.push(refuse("not ready"));
+            return Ok(());
+        }
+        let params = self.config.federation.params();
+        let window = params.routing_window_epochs;
+        if header.routing_epoch.saturating_add(window) < head.epoch || header.routing_epoch > head.epoch + window {
+            out.push(refuse("its routing epoch is out of the window"));
+            return Ok(());
+        }
+        let until = header.routing_epoch + window;
+        let mut refused = Vec::new();
+        if key.destination == self.me {
+            // A receipt could not refuse all of them.
+            if held.index.count() > params.max_leaves() {
+                out.push(refuse("it has more leaves than a batch can hold"));
+                return Ok(());
+            }
+            // A mailbox that is unknown here may have been registered in a cut that this node does not have yet.
+            let ahead = header.routing_epoch > head.epoch;
+            if ahead && !held.index.leaves().keys().all(|mailbox| head.home(mailbox) == Some(self.me)) {
+                if self.early_slices.iter().filter(|(origin, _)| *origin == from).count() < MAX_EARLY {
+                    self.early_slices.push((from, held));
+                } else {
+                    out.push(refuse("its routing epoch is not settled here yet"));
+                }
+                return Ok(());
+            }
+            if held.parcel.request.is_none() {
+                let outbox = &self.outbox;
+                refused = self.gate.decide(&key, until, &held.index, |mailbox| outbox.unacknowledged(mailbox));
+            }
+        } else if !held.parcel.request.as_ref().is_some_and(|request| request.body.custodians.contains(&self.me)) {
+            out.push(refuse("it is for another node, and no request asks this one to hold it"));
+            return Ok(());
+        } else if !self.deposits.take(&held, until) {
+            out.push(refuse("this node holds as much for its origin as it may"));
+            return Ok(());
+        }
+        let token = self.next_token();
+        let writes = self.receiver.hold(&held, None, refused, token, store)?;
+        let is_new = !writes.is_empty();
+        out.push(Output::Persist(token, writes));
+        if is_new {
+            out.push(Output::Report(Report::Held { in_custody: key.destination != self.me }));
+        }
+        Ok(())
+    }
+
+    /// An origin asks for another receipt.
+    pub(super) fn resume(
+        &mut self,
+        from: NodeId,
+        key: SliceKey,
+        request: Option<&Signed<CustodyRequest>>,
+        store: &dyn Read,
+        out: &mut Vec<Output>,
+    ) -> Result<(), StoreError> {
+        let mut refused = Vec::new();
+        if key.destination == self.me && key.origin == from && request.is_none() {
+            match self.gate.decided(&key) {
+                Some(decided) => refused = decided.to_vec(),
+                None => {
+                    if let Some(index) = self.receiver.index(&key, store)? {
+                        let until = self.ledger.head().epoch + self.config.federation.params().routing_window_epochs;
+                        let outbox = &self.outbox;
+                        refused = self.gate.decide(&key, until, &index, |mailbox| outbox.unacknowledged(mailbox));
+                    }
+                }
+            }
+        }
+        let token = self.next_token();
+        if key.origin == from && self.receiver.resume(&key, request, refused, token, store)? {
+            out.push(Output::Persist(token, Vec::new()));
+        } else {
+            out.push(Output::ToOrigin(from, Homeward::Missing(key)));
+        }
+        Ok(())
+    }
+
+    /// Holds the part of this node's own batch that is for itself, and decides what of it is refused.
+    pub(super) fn hold_own(&mut self, key: SliceKey, body: &Arc<SliceBody>, bundle_count: u32) {
+        let Some(index) = self.receiver.remember_own(key, body, bundle_count) else { return };
+        let until = self.ledger.head().epoch + self.config.federation.params().routing_window_epochs;
+        let outbox = &self.outbox;
+        let refused: Vec<RefusedLeaf> = self.gate.decide(&key, until, &index, |mailbox| outbox.unacknowledged(mailbox));
+        self.router.refuse_own(&key, refused);
+    }
+
+    /// What became of the message at `seq` for `mailbox`, finally, as far as is known.
+    pub(super) fn fate(&self, mailbox: &MailboxId, seq: Seq, store: &dyn Read) -> Result<Option<Fate>, StoreError> {
+        if let Some(proof) = self.outbox.delivery(mailbox, seq, store)? {
+            return Ok(Some(Fate::Delivered(Box::new(proof))));
+        }
+        let place = tables::place_key(seq.epoch, seq.position);
+        let Some(settled) = tables::get::<u64>(store, REFUSED, &place)? else { return Ok(None) };
+        let federation = &self.config.federation;
+        let load = |epoch: u64| tables::get::<Cut>(store, CUTS, &tables::number_key(epoch));
+        let Some(cut) = load(seq.epoch)? else { return Ok(None) };
+        let at = seq.position as usize;
+        let Some(order) = cut.body.header_proofs(federation).into_iter().nth(at) else { return Ok(None) };
+        let by = if settled == seq.epoch {
+            RefusedBy::Receipt(cut.body.headers[at].custody.clone())
+        } else {
+            let header = order.header.digest(federation);
+            let Some(cut) = load(settled)? else { return Ok(None) };
+            let is_it =
+                |item: &postroad_protocol::receipt::ReceiptItem| item.destination == self.me && item.header == header;
+            let Some(index) = cut.body.fills.iter().position(|fill| is_it(&fill.item)) else { return Ok(None) };
+            let (fill, path) = (cut.body.fills[index].clone(), cut.body.fill_path(index));
+            RefusedBy::Fill(Box::new(SettledFill { cut: cut.certified, fill, index: index as u32, path }))
+        };
+        let proof = RefusedProof { cut: cut.certified, order, by };
+        let holds = proof.verify(seq, mailbox, &self.me, federation).is_ok();
+        Ok(holds.then(|| Fate::Refused(Box::new(proof))))
+    }
+}
