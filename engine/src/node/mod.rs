@@ -304,6 +304,7 @@ impl Node {
                 if !writes.is_empty() {
                     self.fetched_some = true;
                     self.persist(writes, out);
+                    out.push(Output::Report(Report::Held { in_custody: key.destination != self.me }));
                 }
             }
             Input::Submit(client, mailbox, bundle) => self.submit(client, mailbox, *bundle, store, out)?,
