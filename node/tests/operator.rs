@@ -17,13 +17,14 @@ fn postroad(args: &[&str]) -> Output {
         .expect("the command starts")
 }
 
-/// Runs it with `--json` and returns the exit code and the one object that it prints.
+/// Runs it with `--json` and returns the exit code and the one object that it prints, behind what a node logs.
 fn json(args: &[&str]) -> (i32, Value) {
     let output = postroad(&[&["--json"], args].concat());
     let code = output.status.code().expect("it exits by itself");
     let text = if code == 0 { output.stdout } else { output.stderr };
     let text = String::from_utf8(text).expect("it prints text");
-    (code, serde_json::from_str(text.trim()).unwrap_or_else(|error| panic!("{error}: {text:?}")))
+    let line = text.lines().next_back().unwrap_or_default();
+    (code, serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {text:?}")))
 }
 
 struct Temp(tempfile::TempDir);

@@ -8,7 +8,7 @@ use crate::net::{Net, run};
 /// challenge to run out, are told, and go on; when a holder returns the mail comes after all.
 #[test]
 fn a_slice_that_nobody_hands_out_does_not_stop_a_home_for_ever() {
-    let mut net = Net::start_with(5, &["challenge_ms=4000"], &[]);
+    let mut net = Net::start_with(5, &["challenge_ms=4000"]);
     let (origin, home) = (2, 3);
     let (lost, other) = (net.mailbox("lost", origin), net.mailbox("other", 1));
     let recipient = net.mailbox("recipient", home);

@@ -153,17 +153,17 @@ pub(crate) struct Net {
 
 impl Net {
     pub(crate) fn start(nodes: usize) -> Net {
-        Net::start_with(nodes, &[], &[])
+        Net::start_with(nodes, &[])
     }
 
-    /// With parameters of the federation, as `NAME=NUMBER`, and variables in the environment of every node.
-    pub(crate) fn start_with(nodes: usize, params: &[&str], variables: &[(&str, &str)]) -> Net {
+    /// With parameters of the federation, as `NAME=NUMBER`.
+    pub(crate) fn start_with(nodes: usize, params: &[&str]) -> Net {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let net = dir.path().join("net");
         let nodes = nodes.to_string();
         let mut args = vec!["testnet", "--nodes", &nodes, "--dir", text(&net)];
         args.extend(params.iter().flat_map(|param| ["--param", *param]));
-        let (testnet, _) = Process::start(postroad(&args).stderr(Stdio::inherit()).envs(variables.iter().copied()));
+        let testnet = Process::spawn(&args);
         testnet.wait_for("ready");
         Net { testnet, revived: Vec::new(), dir }
     }

@@ -15,7 +15,8 @@ fn refusals(lines: &[Value]) -> Vec<(&str, &str)> {
 /// Rule 7: an attacker fills one mailbox, and its home neither drops nor refuses everybody's slice.
 #[test]
 fn filling_one_mailbox_shuts_nobody_else_out() {
-    let net = Net::start_with(2, &[], &[("POSTROAD_LIMITS_MAILBOX_ENTRIES", &QUOTA.to_string())]);
+    let mut net = Net::start(2);
+    net.configure(2, &[("mailbox_entries", QUOTA.to_string())]);
     let [attacker, friend] = ["attacker", "friend"].map(|name| net.mailbox(name, 1));
     let [victim, bystander]: [Mailbox; 2] = ["victim", "bystander"].map(|name| net.mailbox(name, 2));
     let lines: String = (0..12).map(|line| format!("spam {line}\n")).collect();
@@ -72,7 +73,8 @@ fn an_owner_blocks_a_sender_and_the_sender_is_told() {
 /// The cap on mailboxes is a clear no, the rate only a wait.
 #[test]
 fn a_node_takes_so_many_mailboxes_and_so_many_in_a_minute() {
-    let capped = Net::start_with(1, &[], &[("POSTROAD_LIMITS_MAX_MAILBOXES", "2")]);
+    let mut capped = Net::start(1);
+    capped.configure(1, &[("max_mailboxes", "2".into())]);
     for name in ["a", "b"] {
         capped.mailbox(name, 1);
     }
@@ -81,7 +83,8 @@ fn a_node_takes_so_many_mailboxes_and_so_many_in_a_minute() {
     // The same mailbox again is no new one.
     capped.mailbox("a", 1);
 
-    let slow = Net::start_with(1, &[], &[("POSTROAD_LIMITS_REGISTRATIONS_PER_MINUTE", "20")]);
+    let mut slow = Net::start(1);
+    slow.configure(1, &[("registrations_per_minute", "20".into())]);
     let began = std::time::Instant::now();
     for number in 0..22 {
         slow.mailbox(&format!("mailbox-{number}"), 1);

@@ -24,7 +24,7 @@ fn texts(lines: &[Value]) -> Vec<&str> {
 
 #[test]
 fn mail_is_forgotten_after_retention_and_reading_goes_on_behind_it() {
-    let mut net = Net::start_with(3, &["retention_ms=8000"], &[]);
+    let mut net = Net::start_with(3, &["retention_ms=8000"]);
     let (sender, in_time, too_late) = (net.mailbox("sender", 2), net.mailbox("in-time", 3), net.mailbox("too-late", 3));
     let old: Vec<u8> = (0..30).flat_map(|line| format!("old {line}\n").into_bytes()).collect();
     let sent = sender.send(&[&in_time, &too_late], &[], &old);

@@ -8,6 +8,7 @@ use postroad_engine::io::check_request;
 use postroad_engine::tables::{Expiring, Floor, Holding, LogRow, PendingRow, StoredBatch, Taken};
 use postroad_protocol::attestation::{Acknowledgement, Attestation, DeliveryProof, MailboxAttestation};
 use postroad_protocol::batch::Header;
+use postroad_protocol::block_list::BlockList;
 use postroad_protocol::bundle::Bundle;
 use postroad_protocol::challenge::{Challenge, Lost};
 use postroad_protocol::codec::{decode, encode};
@@ -16,6 +17,7 @@ use postroad_protocol::entry::{AcceptedProof, Entry, MessageProof, OrderedProof}
 use postroad_protocol::message::Message;
 use postroad_protocol::receipt::{CustodyRequest, Receipt, Sealed};
 use postroad_protocol::record::Record;
+use postroad_protocol::refused::RefusedProof;
 use postroad_protocol::signed::Verify;
 use postroad_protocol::slice::SliceBody;
 use postroad_protocol::state::{Challenged, HomeProof, MailboxState, NodeState, Pending, State, StateKey};
@@ -67,6 +69,8 @@ pub const KINDS: &[(&str, Body)] = &[
     ("challenge", |bytes| value(bytes, check::<Signed<Challenge>>)),
     ("lost", |bytes| value(bytes, check::<Signed<Lost>>)),
     ("state-key", |bytes| value(bytes, |_: StateKey| ())),
+    ("refused-proof", |bytes| value(bytes, |_: RefusedProof| ())),
+    ("block-list", |bytes| value(bytes, check::<Signed<BlockList>>)),
 ];
 
 /// The number of the kind whose name, as the golden vectors have it, begins this way.

@@ -253,7 +253,8 @@ pub(super) fn copy_dir(from: &Path, to: &Path) {
         let target = to.join(entry.file_name());
         if entry.path().is_dir() {
             copy_dir(&entry.path(), &target);
-        } else {
+        } else if entry.file_type().expect("a type").is_file() {
+            // A node's control socket is nothing to copy.
             fs::copy(entry.path(), target).expect("a copy");
         }
     }

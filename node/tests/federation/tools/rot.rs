@@ -9,7 +9,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use postroad_engine::tables::{
-    ACKS, ALL, BATCHES, CUTS, FLOOR, Floor, LOGS, META, PENDING, SLICES, STATE, StoredBatch, number_key,
+    ACKS, ALL, BATCHES, BLOCKS, CUTS, FLOOR, Floor, LOGS, META, PENDING, SLICES, STATE, StoredBatch, number_key,
 };
 use postroad_protocol::codec::{decode, encode};
 use postroad_protocol::state::StateKey;
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const WINDOW: u64 = 16;
 
 fn start(nodes: usize) -> Net {
-    Net::start_with(nodes, &[&format!("routing_window_epochs={WINDOW}")], &[])
+    Net::start_with(nodes, &[&format!("routing_window_epochs={WINDOW}")])
 }
 
 /// Everything that a mailbox ever got, read from its home again, verified; what is being mended comes in the end.
@@ -146,6 +146,9 @@ fn a_record_of_any_kind_that_rots_is_named_and_a_backup_brings_it_back() {
     for _ in 0..WINDOW {
         assert_eq!(bob.send(&[&alice, &carol], &["--wait", "delivered", "back"], &[]).code, 0);
     }
+    // A block list, and mail that it refuses.
+    assert_eq!(run(&["mailbox", "block", "--mailbox", text(&bob.dir), &carol.address]).code, 0);
+    assert_eq!(carol.send(&[&bob], &["--wait", "delivered", "unwanted"], &[]).code, 1);
     let third = net.path("net/node-3");
     let backup = net.path("third.backup");
     assert_eq!(run(&["backup", "--dir", text(&third), "--out", text(&backup)]).code, 0);
@@ -184,7 +187,7 @@ fn a_record_of_any_kind_that_rots_is_named_and_a_backup_brings_it_back() {
         };
         assert_eq!((checked.code, checked.lines.iter().filter(named).count()), (3, 1), "{name}: {checked:?}");
         // What a start reads, it names, and stops.
-        if [META, STATE, CUTS, PENDING, LOGS, ACKS].contains(&table) {
+        if [META, STATE, CUTS, PENDING, LOGS, ACKS, BLOCKS].contains(&table) {
             let (code, error) = ends(&["run", "--dir", text(&dir)]);
             assert_eq!((code, &error["code"]), (Some(1), &"store-damaged".into()), "{name}: {error}");
             let message = error["message"].as_str().expect("a message");
