@@ -48,6 +48,12 @@ pub enum Violation {
         /// The first behind them.
         to: u64,
     },
+    /// Entries are said to be forgotten, and no attestation says so.
+    #[error("the home has forgotten the log entries up to {to}, and has signed for no such thing")]
+    Unattested {
+        /// The first behind them.
+        to: u64,
+    },
     /// An entry that is settled before it was ordered.
     #[error("log entry {index} is settled in epoch {settled}, before its own epoch {epoch}")]
     SettledEarly {

@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use postroad_protocol::cut::Cut;
 use postroad_protocol::message::RECIPIENT_BYTES;
 use postroad_protocol::slice::SliceKey;
-use postroad_protocol::state::State;
+use postroad_protocol::state::{PendingKey, State};
 use postroad_protocol::{Digest, Federation, NodeId, PublicKey};
-use postroad_store::{Read, StoreError};
+use postroad_store::{Read, StoreError, Write};
 
 use crate::io::Held;
+use crate::slices::forget;
 use crate::tables::{self, SLICES};
 
 /// One slice held for another node.
@@ -50,16 +51,19 @@ impl Deposits {
         for (key, pending) in head.all_pending().filter(|(_, pending)| pending.holders.contains(&me)) {
             let (origin, number) = (pending.origin, pending.number);
             let slice = SliceKey { origin, number, header: key.header, destination: key.destination };
-            if let Some(row) = store.get(SLICES, &tables::slice_key(&slice))? {
-                deposits.insert(slice, Deposit { bytes: row.len() as u64, until: None });
+            match store.get(SLICES, &tables::slice_key(&slice)) {
+                Ok(Some(row)) => deposits.insert(slice, Deposit { bytes: row.len() as u64, until: None }),
+                // What is damaged is admitted to be lost when it is asked for.
+                Ok(None) | Err(StoreError::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(deposits)
     }
 
-    /// Whether a slice of a header that can be ordered in the epochs up to `until` may be held. The first one of an
-    /// origin always may.
-    pub fn take(&mut self, held: &Held, until: u64) -> bool {
+    /// Whether a slice of a header that can be ordered in the epochs up to `until` (or is ordered, if that is none) may
+    /// be held. The first one of an origin always may.
+    pub fn take(&mut self, held: &Held, until: Option<u64>) -> bool {
         if self.held.contains_key(&held.key) {
             return true;
         }
@@ -68,7 +72,7 @@ impl Deposits {
         if before > 0 && before + bytes > self.max_bytes {
             return false;
         }
-        self.insert(held.key, Deposit { bytes, until: Some(until) });
+        self.insert(held.key, Deposit { bytes, until });
         true
     }
 
@@ -87,13 +91,15 @@ impl Deposits {
         }
     }
 
-    /// A cut was applied: what it settles, and what can no longer be ordered, need not be held any more.
-    pub fn cut(&mut self, cut: &Cut) {
+    /// A cut was applied: what it settles, and what can no longer be ordered, need not be held any more. What can no
+    /// longer be ordered nobody will ever ask for: returns what to remove.
+    pub fn cut(&mut self, cut: &Cut, head: &State) -> Vec<Write> {
         if self.held.is_empty() {
-            return;
+            return Vec::new();
         }
         let epoch = cut.certified.header.epoch;
         let mut done: Vec<SliceKey> = Vec::new();
+        let mut settled: BTreeSet<SliceKey> = BTreeSet::new();
         let fills = cut.body.fills.iter().map(|fill| (fill.item.destination, fill.item.header));
         let fills: BTreeSet<(NodeId, Digest)> = fills.collect();
         if !fills.is_empty() {
@@ -121,6 +127,7 @@ impl Deposits {
                 let receipts = at.map_or(&[][..], |at| &sealed.custody[at].receipts);
                 if receipts.first().is_some_and(|receipt| receipt.item.request.is_none()) {
                     done.push(*slice);
+                    settled.insert(*slice);
                 } else {
                     deposit.until = None;
                 }
@@ -128,8 +135,16 @@ impl Deposits {
         }
         let late = self.held.iter().filter(|(_, deposit)| deposit.until.is_some_and(|until| until < epoch));
         done.extend(late.map(|(slice, _)| *slice));
+        let mut writes = Vec::new();
         for slice in done {
+            // One that comes once more after it was ordered looks as if it never were.
+            let key = PendingKey { destination: slice.destination, header: slice.header };
+            let is_dead = self.held.get(&slice).is_some_and(|deposit| deposit.until.is_some());
+            if is_dead && !settled.contains(&slice) && head.pending(&key).is_none() {
+                writes.extend(forget(&slice));
+            }
             self.release(&slice);
         }
+        writes
     }
 }

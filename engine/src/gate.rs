@@ -13,11 +13,13 @@ use postroad_protocol::cut::Cut;
 use postroad_protocol::message::RECIPIENT_BYTES;
 use postroad_protocol::receipt::{LeafRefusal, RefusedLeaf};
 use postroad_protocol::slice::{SliceIndex, SliceKey, SliceLeaf};
-use postroad_protocol::{Digest, Federation, MailboxId, PublicKey, Refusal, Signed, Verified};
+use postroad_protocol::{Digest, Federation, MailboxId, NodeId, PublicKey, Refusal, Signed, Verified};
 use postroad_store::{Read, StoreError, Write};
 
 use crate::tables::{self, BLOCKS};
 
+/// The `until` of a promise whose slice is ordered.
+const ORDERED: u64 = u64::MAX;
 /// Promises that are remembered; the oldest of the lowest origin is forgotten for a new one.
 const MAX_PROMISES: usize = 65_536;
 
@@ -75,8 +77,10 @@ pub struct Gate {
     quota: Load,
     blocked: BTreeMap<MailboxId, Signed<BlockList>>,
     promises: BTreeMap<SliceKey, Promise>,
-    /// The sum of the promises.
-    promised: BTreeMap<MailboxId, Load>,
+    /// The sum of the promises whose slices are ordered.
+    ordered: BTreeMap<MailboxId, Load>,
+    /// The sum of the others, which count against their own origin alone: nothing holds it to hand the headers in.
+    waiting: BTreeMap<(MailboxId, NodeId), Load>,
 }
 
 impl Gate {
@@ -91,7 +95,14 @@ impl Gate {
             blocked.insert(list.body.mailbox, list);
         }
         let federation = federation.clone();
-        Ok(Gate { federation, quota, blocked, promises: BTreeMap::new(), promised: BTreeMap::new() })
+        Ok(Gate {
+            federation,
+            quota,
+            blocked,
+            promises: BTreeMap::new(),
+            ordered: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+        })
     }
 
     /// The block list of a mailbox.
@@ -140,8 +151,9 @@ impl Gate {
         for (mailbox, leaves) in index.leaves() {
             let held = holds(mailbox);
             let blocked = self.blocked.get(mailbox).map_or(&[][..], |list| &list.body.senders);
-            let promised = self.promised.get(mailbox).copied().unwrap_or_default();
-            let before = held.unwrap_or_default().with(promised);
+            let ordered = self.ordered.get(mailbox).copied().unwrap_or_default();
+            let waiting = self.waiting.get(&(*mailbox, slice.origin)).copied().unwrap_or_default();
+            let before = held.unwrap_or_default().with(ordered).with(waiting);
             let mut taken = Load::default();
             for leaf in leaves {
                 let with_it = taken.with(Load::of(leaf));
@@ -164,23 +176,25 @@ impl Gate {
         promise.refused.sort_by_key(|leaf| (leaf.index, leaf.mailbox));
         let refused = promise.refused.clone();
         if self.promises.len() >= MAX_PROMISES
-            && let Some((_, oldest)) = self.promises.pop_first()
+            && let Some((slice, oldest)) = self.promises.pop_first()
         {
-            self.release(&oldest);
+            self.release(&slice, &oldest);
         }
         for (mailbox, load) in &promise.takes {
-            self.promised.entry(*mailbox).or_default().add(*load);
+            match until {
+                ORDERED => self.ordered.entry(*mailbox).or_default().add(*load),
+                _ => self.waiting.entry((*mailbox, slice.origin)).or_default().add(*load),
+            }
         }
         self.promises.insert(*slice, promise);
         refused
     }
 
-    fn release(&mut self, promise: &Promise) {
+    fn release(&mut self, slice: &SliceKey, promise: &Promise) {
         for (mailbox, load) in &promise.takes {
-            let Some(promised) = self.promised.get_mut(mailbox) else { continue };
-            promised.subtract(*load);
-            if *promised == Load::default() {
-                self.promised.remove(mailbox);
+            match promise.until {
+                ORDERED => take_away(&mut self.ordered, mailbox, *load),
+                _ => take_away(&mut self.waiting, &(*mailbox, slice.origin), *load),
             }
         }
     }
@@ -188,7 +202,7 @@ impl Gate {
     /// A slice's entries are in the logs.
     pub fn delivered(&mut self, slice: &SliceKey) {
         if let Some(promise) = self.promises.remove(slice) {
-            self.release(&promise);
+            self.release(slice, &promise);
         }
     }
 
@@ -208,8 +222,12 @@ impl Gate {
             // Numbers rise along the chain: what has a lower one, or this one and another digest, is dead.
             for (slice, promise) in self.promises.range_mut(lowest(0, 0)..=lowest(header.number, u8::MAX)) {
                 if slice.header == digest {
-                    promise.until = u64::MAX;
-                } else if promise.until != u64::MAX {
+                    for (mailbox, load) in promise.takes.iter().filter(|_| promise.until != ORDERED) {
+                        take_away(&mut self.waiting, &(*mailbox, slice.origin), *load);
+                        self.ordered.entry(*mailbox).or_default().add(*load);
+                    }
+                    promise.until = ORDERED;
+                } else if promise.until != ORDERED {
                     dead.push(*slice);
                 }
             }
@@ -217,6 +235,16 @@ impl Gate {
         dead.extend(self.promises.iter().filter(|(_, promise)| promise.until < epoch).map(|(slice, _)| *slice));
         for slice in dead {
             self.delivered(&slice);
+        }
+    }
+}
+
+/// Takes a load away from a sum; none is kept at zero.
+fn take_away<K: Ord>(sums: &mut BTreeMap<K, Load>, key: &K, load: Load) {
+    if let Some(sum) = sums.get_mut(key) {
+        sum.subtract(load);
+        if *sum == Load::default() {
+            sums.remove(key);
         }
     }
 }

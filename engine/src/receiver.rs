@@ -12,7 +12,7 @@ use postroad_protocol::cut::Cut;
 use postroad_protocol::receipt::{CustodyRequest, Fill, Receipt, ReceiptItem, RefusedLeaf, sign_receipts};
 use postroad_protocol::record::Record;
 use postroad_protocol::slice::{SliceBody, SliceIndex, SliceKey};
-use postroad_protocol::state::State;
+use postroad_protocol::state::{PendingKey, SWEEP_EPOCHS, State};
 use postroad_protocol::wire::client::Overdue;
 use postroad_protocol::wire::mail::SliceParcel;
 use postroad_protocol::{Digest, Federation, NodeId, SecretKey, Signed};
@@ -28,8 +28,6 @@ use crate::tables::{self, DELIVERED, Holding, META, PENDING, PendingRow, REFUSED
 const MAX_REMEMBERED: usize = 4_096;
 /// Pending slices that are fetched at the same time.
 const MAX_FETCHES: usize = 8;
-/// Overdue slices that clients are told of, at most.
-const MAX_OVERDUE: usize = 64;
 /// Pending slices that nobody had, and that are asked for again at the same time.
 const MAX_RETRIES: usize = 2;
 
@@ -115,6 +113,8 @@ pub struct Receiver {
     missing: Option<SliceKey>,
     /// The epoch of the last cut.
     head: u64,
+    /// Whether it was compared with the state since the start.
+    judged: bool,
     /// Headers of slices that this node has said it lost, and owes no more.
     lost: BTreeSet<Digest>,
     pending: BTreeMap<(u64, u32), PendingSlice>,
@@ -145,6 +145,7 @@ impl Receiver {
             stalled: None,
             missing: None,
             head: 0,
+            judged: false,
             lost: BTreeSet::new(),
             pending,
             retried: (0, 0),
@@ -383,16 +384,35 @@ impl Receiver {
         rows
     }
 
-    /// Takes note of the state after the last cut: its epoch, and which pending slices are overdue.
-    pub fn judge(&mut self, head: &State) {
+    /// Takes note of the state after the last cut: its epoch, which pending slices are overdue, and which are pending no
+    /// more because that lasted for too long. Returns what to write.
+    pub fn judge(&mut self, head: &State, gate: &mut Gate) -> Vec<Write> {
         self.head = head.epoch;
-        for (key, _) in head.challenges().filter(|(key, _)| key.destination == self.me) {
-            if head.is_overdue(key, &self.federation)
-                && let Some(known) = self.pending.values_mut().find(|known| known.row.slice.header == key.header)
-            {
-                known.overdue = true;
+        let destination = self.me;
+        let key = |pending: &PendingSlice| PendingKey { destination, header: pending.row.slice.header };
+        for pending in self.pending.values_mut().filter(|pending| pending.failed && !pending.overdue) {
+            pending.overdue = head.is_overdue(&key(pending), &self.federation);
+        }
+        if self.judged && !head.epoch.is_multiple_of(SWEEP_EPOCHS) {
+            return Vec::new();
+        }
+        if !self.judged {
+            // A start does not know yet what can be had.
+            for pending in self.pending.values_mut() {
+                pending.overdue = head.is_overdue(&key(pending), &self.federation);
             }
         }
+        self.judged = true;
+        let mut writes = Vec::new();
+        self.pending.retain(|_, pending| {
+            let is_there = head.pending(&key(pending)).is_some();
+            if !is_there {
+                gate.delivered(&pending.row.slice);
+                writes.push(tables::delete(PENDING, pending.row.slice.header.0));
+            }
+            is_there
+        });
+        writes
     }
 
     /// Slices that are overdue.
@@ -404,7 +424,6 @@ impl Receiver {
                 origin: row.slice.origin,
                 holders: row.holders.clone(),
             })
-            .take(MAX_OVERDUE)
             .collect()
     }
 
@@ -544,7 +563,19 @@ impl Receiver {
                     break;
                 }
                 read += 1;
-                let Some(index) = self.index(&slice, store)? else { continue };
+                let holders = pending.row.holders.clone();
+                // One that is damaged is fetched like one that is gone.
+                let index = match self.index(&slice, store) {
+                    Ok(index) => index,
+                    Err(StoreError::Corrupt { .. }) => None,
+                    Err(error) => return Err(error),
+                };
+                let Some(index) = index else {
+                    *places -= 1;
+                    out.push(Output::Fetch(slice, sources(&slice, &holders, &self.me)));
+                    self.set_step(at, Step::Fetching);
+                    continue;
+                };
                 let refused = gate.decide(&slice, u64::MAX, &index, |mailbox| outbox.unacknowledged(mailbox));
                 self.set_step(at, Step::Here { token, refused });
                 waits = true;

@@ -6,6 +6,7 @@
 //! after `heartbeat_ms`.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use postroad_protocol::codec::encode;
@@ -13,7 +14,7 @@ use postroad_protocol::cut::{CertifiedCut, Cut, CutBody, CutHeader, Part, Vote};
 use postroad_protocol::receipt::{Fill, Sealed};
 use postroad_protocol::record::Record;
 use postroad_protocol::state::{Draft, Invalid, PendingKey, State};
-use postroad_protocol::{Digest, Federation, NodeId, Verified};
+use postroad_protocol::{Digest, Federation, NodeId, PublicKey, Verified};
 
 use crate::io::{Now, Output, Time};
 
@@ -43,6 +44,8 @@ pub struct Sequencer {
     first: Option<NodeId>,
     last_cut: Time,
     drafted: Option<Drafted>,
+    /// The last fill that was drafted.
+    last_fill: (NodeId, Digest),
     /// The guard's last epoch: nothing is drafted at or below it.
     guard: u64,
     urgent: bool,
@@ -73,6 +76,7 @@ impl Sequencer {
             first: None,
             last_cut: Time(0),
             drafted: None,
+            last_fill: (PublicKey([0; 32]), Digest::ZERO),
             guard,
             urgent: false,
         }
@@ -229,7 +233,11 @@ impl Sequencer {
     fn draft_fills(&mut self, draft: &mut Draft, body: &mut CutBody, out: &mut Vec<Output>) {
         let mut bytes = 0;
         while body.fills.len() < MAX_PER_CUT && bytes < MAX_FILL_BYTES {
-            let Some(((_, digest), waiting)) = self.fills.pop_first() else { break };
+            // In turns, from cut to cut: the fills of no destination come before all others for ever.
+            let next = self.fills.range((Bound::Excluded(self.last_fill), Bound::Unbounded)).next();
+            let Some(slot) = next.or_else(|| self.fills.first_key_value()).map(|(slot, _)| *slot) else { break };
+            self.last_fill = slot;
+            let (Some(waiting), (_, digest)) = (self.fills.remove(&slot), slot) else { break };
             match draft.fill(&waiting.value) {
                 Ok(()) => {
                     bytes += encode(&*waiting.value).len();

@@ -29,6 +29,12 @@ pub(crate) fn keep_until(
     Ok(())
 }
 
+/// Removes a slice that nobody will ever ask for.
+pub(crate) fn forget(key: &SliceKey) -> [Write; 2] {
+    let row = tables::slice_key(key);
+    [tables::delete(SLICES, row.clone()), tables::delete(ROOTS, row)]
+}
+
 /// Whom to ask for a slice: its holders, then its origin.
 pub(crate) fn sources(key: &SliceKey, holders: &[NodeId], me: &NodeId) -> Vec<NodeId> {
     let mut sources: Vec<NodeId> = holders.iter().copied().filter(|node| node != me).collect();

@@ -369,6 +369,10 @@ impl Verify for Sealed {
         if header.slices.windows(2).any(|pair| pair[0].destination >= pair[1].destination) {
             return malformed("slices are not in ascending order of destination");
         }
+        let leaves = header.slices.iter().fold(0_u64, |sum, slice| sum.saturating_add(slice.count));
+        if leaves > federation.params().max_leaves() {
+            return malformed("more leaves than a batch can hold");
+        }
         if header.slices.is_empty() != (header.entries.messages == 0) {
             return malformed("messages without slices, or slices without messages");
         }

@@ -121,6 +121,8 @@ pub struct Receiver {
     /// The home's newest word on lateness, until its entries are here.
     settled: Option<Settled>,
     settled_epoch: u64,
+    /// Entries below this index have expired, as the home has attested.
+    expired_to: u64,
     /// The size at which `Settled` was last told.
     told: Option<(u64, bool)>,
     /// Without `follow`: the epoch up to which everything must be here.
@@ -167,6 +169,7 @@ impl Receiver {
             cuts: BTreeMap::new(),
             settled: None,
             settled_epoch: 0,
+            expired_to: 0,
             told: None,
             target: None,
             last_word: None,

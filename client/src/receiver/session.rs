@@ -187,6 +187,7 @@ impl Receiver {
     fn attested(&mut self, attestation: &MailboxAttestation) -> Result<(), ClientError> {
         let federation = self.mailbox.federation().clone();
         let attested = self.verifier.attested(attestation, &federation)?;
+        self.expired_to = self.expired_to.max(attestation.log.expired_to);
         self.note_attested(attested);
         Ok(())
     }
@@ -197,6 +198,10 @@ impl Receiver {
         let to = expired.before.size() + 1;
         if to <= from {
             return Err(unasked(self.mailbox.home()));
+        }
+        // What is acknowledged afterwards covers them too: the home's own word must be there before.
+        if to > self.expired_to {
+            return Err(Violation::Unattested { to }.into());
         }
         if from < here && here < to {
             // Read again up to what was verified before; from there on the home has to show what follows.

@@ -45,14 +45,15 @@ impl Node {
     /// Challenges the holders of slices for this node that nobody had when they were last asked for.
     fn challenge(&mut self, out: &mut Vec<Output>) {
         let head = self.ledger.head();
-        let open = head.challenges().filter(|(key, _)| key.destination == self.me).count();
-        let max = self.config.federation.params().max_challenges_per_node as usize;
+        let federation = &self.config.federation;
+        let open = head.open_challenges(&self.me, federation);
+        let max = federation.params().max_challenges_per_node;
         let records: Vec<_> = (self.receiver.unobtainable())
             .map(|slice| PendingKey { destination: self.me, header: slice.header })
             .filter(|key| head.challenge(key).is_none())
             .filter_map(|key| Some((key, head.pending(&key)?.rounds)))
             .filter(|(_, rounds)| *rounds < MAX_ROUNDS)
-            .take(max.saturating_sub(open))
+            .take(max.saturating_sub(open) as usize)
             .map(|(key, round)| {
                 self.sign_record(Challenge { destination: self.me, header: key.header, round }, Record::Challenge)
             })

@@ -111,9 +111,9 @@ impl Node {
             fills: cut.body.fills.len() as u64,
         }));
         self.gate.cut(cut);
-        self.deposits.cut(cut);
+        writes.extend(self.deposits.cut(cut, self.ledger.head()));
         writes.extend(self.receiver.cut(cut));
-        self.receiver.judge(self.ledger.head());
+        writes.extend(self.receiver.judge(self.ledger.head(), &mut self.gate));
         if cut.body.headers.iter().any(|sealed| sealed.header.body.origin == self.me) {
             for proof in cut.body.header_proofs(&self.config.federation) {
                 if proof.header.body.origin == self.me {

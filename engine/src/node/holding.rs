@@ -33,6 +33,10 @@ impl Node {
         let key = held.key;
         let refuse = |reason: &str| Output::ToOrigin(from, Homeward::Refused(key, reason.to_owned()));
         if let Some(challenge) = self.witnessed(&held).filter(|_| matches!(self.phase, Phase::Started { .. })) {
+            if !self.deposits.take(&held, None) {
+                out.push(refuse("this node holds as much for the slice's origin as it may"));
+                return Ok(());
+            }
             let token = self.next_token();
             let writes = self.receiver.hold(&held, Some(challenge), Vec::new(), token, store)?;
             out.push(Output::Persist(token, writes));
@@ -77,7 +81,7 @@ impl Node {
         } else if !held.parcel.request.as_ref().is_some_and(|request| request.body.custodians.contains(&self.me)) {
             out.push(refuse("it is for another node, and no request asks this one to hold it"));
             return Ok(());
-        } else if !self.deposits.take(&held, until) {
+        } else if !self.deposits.take(&held, Some(until)) {
             out.push(refuse("this node holds as much for its origin as it may"));
             return Ok(());
         }

@@ -198,7 +198,7 @@ impl Node {
             writes.extend(node.receiver.cut(&cut));
         }
         writes.extend(node.receiver.deliver(&mut node.outbox, &mut node.gate, store, &mut out)?);
-        node.receiver.judge(node.ledger.head());
+        writes.extend(node.receiver.judge(node.ledger.head(), &mut node.gate));
         node.persist(writes, &mut out);
         if let Some(sequencer) = &mut node.sequencer
             && let Some(draft) = tables::get::<Cut>(store, META, DRAFT)?
@@ -255,9 +255,9 @@ impl Node {
             Input::Receipts(node, receipts) => {
                 for receipt in receipts.iter().filter(|receipt| receipt.holder() == node) {
                     // One that no cut would take must not make a header complete.
-                    let started = self.ledger.head().node(&node).map_or(0, |known| known.incarnation);
+                    let known = self.ledger.head().node(&node).filter(|known| known.lapsed.is_none());
                     let incarnation = receipt.signed.body.incarnation;
-                    if (1..=started).contains(&incarnation) {
+                    if known.is_some_and(|known| (1..=known.incarnation).contains(&incarnation)) {
                         self.router.receipt(receipt, time, out);
                     }
                 }

@@ -46,7 +46,12 @@ impl Node {
         let before = self.outbox.expired();
         let mut expired = before;
         while expired < self.receiver.delivered() && expired - before < MAX_CUTS as u64 {
-            let Some(cut) = serve::certified(store, expired + 1)? else { break };
+            // Where the cut is damaged, nothing expires until it is there again.
+            let cut = match serve::certified(store, expired + 1) {
+                Err(StoreError::Corrupt { .. }) => None,
+                cut => cut?,
+            };
+            let Some(cut) = cut else { break };
             if cut.header.age_ms.saturating_add(retention_ms) >= head {
                 break;
             }

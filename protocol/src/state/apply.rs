@@ -3,7 +3,7 @@
 //! A cut is settled in the order records, fills, headers (rule 1). [`Draft`] settles one thing at a time; the sequencer
 //! drafts a cut with it, and [`apply`] drafts the same cut again and compares. So there is one set of rules.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::crypto::NodeId;
 use crate::cut::{Cut, CutHeader};
@@ -153,6 +153,8 @@ pub struct Draft {
     pub(super) state: State,
     pub(super) touched: BTreeSet<StateKey>,
     headers: u32,
+    /// What destinations have said that they lost, in this cut.
+    pub(super) losses: BTreeMap<NodeId, u32>,
 }
 
 impl Draft {
@@ -162,7 +164,13 @@ impl Draft {
         state.epoch += 1;
         state.age_ms = state.next_age_ms(time_ms, federation);
         state.time_ms = time_ms;
-        let mut draft = Draft { federation: federation.clone(), state, touched: BTreeSet::new(), headers: 0 };
+        let mut draft = Draft {
+            federation: federation.clone(),
+            state,
+            touched: BTreeSet::new(),
+            headers: 0,
+            losses: BTreeMap::new(),
+        };
         draft.sweep();
         draft.lapse();
         draft

@@ -17,8 +17,10 @@ use super::{Pending, PendingKey, State, StateKey};
 pub const MAX_ROUNDS: u32 = 3;
 /// How many nodes may witness an answer: the first by hash.
 pub const MAX_WITNESSES: usize = 3;
+/// Slices that one destination may lose, of those that it has signed for, in one cut.
+const MAX_LOSSES: u32 = 8;
 /// Slices that are overdue and past retention are removed in the cuts whose epoch is a multiple of this.
-const SWEEP_EPOCHS: u64 = 256;
+pub const SWEEP_EPOCHS: u64 = 256;
 
 /// An open challenge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -83,11 +85,21 @@ impl State {
     }
 
     /// Whether a pending slice is overdue: it was challenged and nobody answered in time, or all who could have it have
-    /// said that they lost it. Once it is, it stays so until it is filled.
+    /// said that they lost it, or it was answered for as often as it may be and is not filled. Once it is, it stays so
+    /// until it is filled.
     pub fn is_overdue(&self, key: &PendingKey, federation: &Federation) -> bool {
-        let (Some(challenged), Some(pending)) = (self.challenges.get(key), self.pending.get(key)) else { return false };
-        self.age_ms > challenged.age_ms.saturating_add(federation.params().challenge_ms)
-            || pending.asked().all(|node| pending.lost.contains(&node))
+        let Some(pending) = self.pending.get(key) else { return false };
+        let is_past = |age_ms: u64| self.age_ms > age_ms.saturating_add(federation.params().challenge_ms);
+        match self.challenges.get(key) {
+            Some(challenged) => is_past(challenged.age_ms) || pending.asked().all(|node| pending.lost.contains(&node)),
+            None => pending.rounds >= MAX_ROUNDS && pending.answered.is_some_and(|(_, age_ms)| is_past(age_ms)),
+        }
+    }
+
+    /// How many open challenges of a destination are not overdue.
+    pub fn open_challenges(&self, destination: &NodeId, federation: &Federation) -> u64 {
+        let of_destination = self.challenges().filter(|(key, _)| key.destination == *destination);
+        of_destination.filter(|(key, _)| !self.is_overdue(key, federation)).count() as u64
     }
 
     /// Who may witness the answer to an open challenge: of the started nodes that are not lapsed and no party to the
@@ -162,7 +174,7 @@ impl Draft {
         if round >= MAX_ROUNDS {
             return no("the slice was answered for often enough");
         }
-        let open = self.state.challenges().filter(|(key, _)| key.destination == destination).count() as u64;
+        let open = self.state.open_challenges(&destination, &self.federation);
         if open >= self.federation.params().max_challenges_per_node {
             return no("its destination has max_challenges_per_node open challenges");
         }
@@ -210,10 +222,17 @@ impl Draft {
         self.started(&holder)?;
         let key = PendingKey { destination, header };
         let Some(pending) = self.state.pending.get(&key) else {
+            if holder != destination {
+                return Err(Invalid::Challenge { reason: "the slice is not pending" });
+            }
             // The state forgets a slice that its destination has signed for; that the destination speaks against itself
-            // needs no proof.
-            let own = holder == destination;
-            return if own { Ok(()) } else { Err(Invalid::Challenge { reason: "the slice is not pending" }) };
+            // needs no proof, but it costs a place in the cut.
+            let losses = self.losses.entry(holder).or_default();
+            if *losses >= MAX_LOSSES {
+                return Err(Invalid::Challenge { reason: "its holder has lost as many slices as one cut settles" });
+            }
+            *losses += 1;
+            return Ok(());
         };
         if !pending.asked().any(|node| node == holder) || pending.lost.contains(&holder) {
             return Err(Invalid::Challenge { reason: "it is no holder of the slice, or has said so before" });
@@ -230,13 +249,10 @@ impl Draft {
             return;
         }
         let retention_ms = self.federation.params().retention_ms;
-        let past: Vec<PendingKey> = (self.state.challenges())
+        let past: Vec<PendingKey> = (self.state.all_pending())
+            .filter(|(_, slice)| self.state.age_ms > slice.age_ms.saturating_add(retention_ms))
             .map(|(key, _)| *key)
             .filter(|key| self.state.is_overdue(key, &self.federation))
-            .filter(|key| {
-                (self.state.pending(key))
-                    .is_some_and(|slice| self.state.age_ms > slice.age_ms.saturating_add(retention_ms))
-            })
             .collect();
         for key in past {
             self.close_pending(&key);

@@ -21,7 +21,7 @@ use crate::genesis::Federation;
 use crate::merkle::map::{MapKey, MapValue, MerkleMap};
 
 pub use apply::{Applied, Draft, Invalid, apply};
-pub use challenges::{Challenged, MAX_ROUNDS, MAX_WITNESSES, Reason, Suspicion};
+pub use challenges::{Challenged, MAX_ROUNDS, MAX_WITNESSES, Reason, SWEEP_EPOCHS, Suspicion};
 pub use proof::HomeProof;
 
 /// What the federation knows of a node.

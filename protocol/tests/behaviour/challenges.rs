@@ -154,6 +154,48 @@ fn a_destination_may_say_that_it_lost_what_it_signed_for() {
     assert_eq!(settle(&mut world, others), no("the slice is not pending"));
     let own = lost(&world, &key, 2);
     assert_eq!(settle(&mut world, own), Ok(()));
+    // Nothing shows that it ever had them, so one cut takes a few only.
+    let unheard = |header: u8| PendingKey { header: Digest([header; 32]), ..key };
+    let records = |count: u8| (0..count).map(|header| lost(&world, &unheard(header), 2)).collect();
+    let settles = |records| world.draft(CutBody { records, ..CutBody::default() }).map(drop);
+    assert_eq!(settles(records(8)), Ok(()));
+    assert_eq!(settles(records(9)), no("its holder has lost as many slices as one cut settles"));
+}
+
+/// Colluding witnesses answer every time, and hand nothing out: a home must not stand still for that either.
+#[test]
+fn a_slice_that_was_answered_for_in_vain_is_overdue_in_the_end() {
+    let (mut world, batch, key) = owing(|params| params.retention_ms = 200_000);
+    for round in 0..MAX_ROUNDS {
+        let record = challenge(&world, &key, round);
+        settle(&mut world, record).unwrap();
+        let record = answer(&world, &batch, &key, witness(&world, &key));
+        settle(&mut world, record).unwrap();
+    }
+    assert!(!world.state.is_overdue(&key, &world.federation), "its destination has time to fetch it");
+    wait(&mut world, 62_000);
+    assert!(world.state.is_overdue(&key, &world.federation));
+    wait(&mut world, 150_000);
+    world.step_ms = 1;
+    world.idle(512 - world.state.epoch);
+    assert!(world.state.pending(&key).is_none(), "and leaves the state after retention like others");
+}
+
+/// 64 slices that nobody hands out must not keep the 65th from being challenged.
+#[test]
+fn what_is_overdue_does_not_count_against_the_quota() {
+    let (mut world, _, key) = owing(|params| params.max_challenges_per_node = 1);
+    let record = challenge(&world, &key, 0);
+    settle(&mut world, record).unwrap();
+    wait(&mut world, 62_000);
+    let message = world.message("more", &[2]);
+    let bundle = world.bundle(0, 0, vec![message]);
+    let batch = world.seal(0, vec![bundle]);
+    let sealed = world.held_as(&batch, |_| Hold::Custodians(vec![1, 3]));
+    world.include(vec![sealed]);
+    let second = PendingKey { header: batch.digest, ..key };
+    let record = challenge(&world, &second, 0);
+    assert_eq!(settle(&mut world, record), Ok(()));
 }
 
 #[test]
