@@ -99,7 +99,8 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let done = Pin::new(&mut self.inner).poll_write(cx, buf);
+        let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
+        let done = self.patience.with(cx, polled);
         count(done, self.meter.as_ref().map(|meter| &meter.written))
     }
 
@@ -108,7 +109,8 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let done = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        let done = self.patience.with(cx, polled);
         count(done, self.meter.as_ref().map(|meter| &meter.written))
     }
 

@@ -36,11 +36,11 @@ pub(crate) fn write(dir: &Path, slot: u64, draft: &[u8], before: Option<&GuardRe
     bytes.extend(draft);
     bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
     let path = path(dir, slot);
-    let is_new = !fs::exists(&path)?;
     let mut file = File::create(&path)?;
     file.write_all(&bytes)?;
     file.sync_data()?;
-    if is_new { File::open(dir)?.sync_all() } else { Ok(()) }
+    // Each time: an attempt before may have made the file, and found no space for its bytes.
+    File::open(dir)?.sync_all()
 }
 
 /// The drafts that were signed up to `last`, with their signatures, the newest first, as far back as they are here and

@@ -14,6 +14,7 @@ over_both!(
     many_streams_at_once,
     more_streams_than_fit_wait_or_fail_alone,
     a_stalled_reader_stalls_only_itself,
+    a_reader_that_takes_nothing_loses_the_stream,
     a_slow_owner_loses_streams_but_no_state,
     an_owner_that_is_gone_refuses_streams,
 );
@@ -58,6 +59,18 @@ async fn one_long_message(over: Over) {
     let back = soon(reader.read(MAX_MESSAGE)).await.expect("reads").expect("a message");
     assert!(back == message);
     round_trip(&mut reader, &mut writer, b"").await;
+}
+
+async fn a_reader_that_takes_nothing_loses_the_stream(over: Over) {
+    let (a, mut b) = (node(over, 1).await, node(over, 2).await);
+    a.connect(&b).await;
+    let near = a.open(&b, MAIL).await;
+    let (_, _, _far) = b.inbound().await;
+    let (_reader, mut writer) = near.framed();
+    let began = std::time::Instant::now();
+    // Windows fill up first; what is sent after that has half a minute.
+    soon(async { while writer.send(&[0; 1 << 20]).await.is_ok() {} }).await;
+    assert!(began.elapsed().as_secs() >= 29, "given up after {:?}", began.elapsed());
 }
 
 async fn an_unknown_protocol_is_named(over: Over) {

@@ -85,8 +85,10 @@ fn federation(contents: &Contents, from: &Path) -> Result<Federation, BackupErro
 /// What may be there: the guard and the key of this node, its configuration, its federation; no store.
 fn refuse(dir: &NodeDir, contents: &Contents, federation: &Federation) -> Result<(), BackupError> {
     let refused = |path: PathBuf, what: &str| Err(BackupError::Refused { path, what: what.to_owned() });
-    if dir.store(StoreKind::Redb).exists() {
-        return refused(dir.store(StoreKind::Redb), "exists: move it away first (and leave guard/ where it is)");
+    for kind in [StoreKind::Redb, StoreKind::Sled] {
+        if dir.store(kind).exists() {
+            return refused(dir.store(kind), "exists: move it away first (and leave guard/ where it is)");
+        }
     }
     if dir.genesis().exists() && dir.read_genesis()?.id() != federation.id() {
         return refused(dir.genesis(), "is of another federation than the backup");
@@ -124,11 +126,12 @@ fn fill(from: &Path, dir: &NodeDir, contents: &Contents, federation: &Federation
 }
 
 fn write_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), BackupError> {
-    let written =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path).and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        });
+    // What a restore that was killed left.
+    let _ = fs::remove_file(path);
+    let written = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
     written.map_err(|source| ConfigError::Unwritable { path: path.to_owned(), source }.into())
 }
 

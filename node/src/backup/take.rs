@@ -116,7 +116,7 @@ fn write(
 ) -> Result<(Digest, u64), BackupError> {
     let failed = || BackupError::io(format!("write {}", partial.display()));
     // Mail and perhaps a key: for nobody else to read.
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(partial);
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(partial);
     let file = BufWriter::with_capacity(1 << 20, file.map_err(failed())?);
     let mut writer = Writer::new(file).map_err(failed())?;
     writer.record(&Record::Head(head)).map_err(failed())?;

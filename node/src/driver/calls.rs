@@ -13,6 +13,7 @@ use postroad_store::StoreError;
 use tokio::sync::oneshot;
 
 use super::core::ToCore;
+use super::offences::OFFENCE;
 use super::streams::{GREETING, StreamError, read, read_greeting, write};
 use super::{Shared, fetch};
 
@@ -20,7 +21,7 @@ use super::{Shared, fetch};
 const MAX_SUSPICIONS: usize = 256;
 /// Bytes of cuts in one answer, about. Anybody may ask sixteen times at once and read slowly.
 const PAGE_BYTES: usize = 1 << 20;
-/// How long a registration may take until a cut settles it.
+/// How long a registration may take until a cut settles it, and a block list until it is on disk.
 const REGISTRATION_PATIENCE: Duration = Duration::from_secs(8);
 /// Headers that may be handed in at once.
 const MAX_HANDED_IN: usize = 256;
@@ -117,7 +118,8 @@ async fn answer(shared: &Shared, from: NodeId, question: Question) -> Result<Rep
             let mailbox = list.body.mailbox;
             let (answer, durable) = oneshot::channel();
             shared.core.send(ToCore::Block(Box::new(list), answer)).await.map_err(stopping)?;
-            durable.await.map_err(stopping)??;
+            let durable = tokio::time::timeout(REGISTRATION_PATIENCE, durable).await;
+            durable.map_err(|_| Refusal::NotReady)?.map_err(stopping)??;
             Reply::BlockList(block_list(shared, mailbox).await?)
         }
         Question::Delivery(mailbox, seq) => delivery(shared, mailbox, seq).await?,
@@ -148,7 +150,7 @@ async fn verified<T>(
         Ok(value) => Ok(value),
         Err(error) => {
             // Whether its connection closes or not, this answer is the same.
-            let _ = shared.offended(from).await;
+            let _ = shared.offended(from, OFFENCE).await;
             Err(Refusal::Invalid { reason: error.to_string() })
         }
     }
@@ -159,6 +161,9 @@ fn stopping<E>(_: E) -> Refusal {
 }
 
 fn unreadable(error: StoreError) -> Refusal {
+    if error.is_retryable() {
+        return Refusal::Busy;
+    }
     tracing::error!(%error, "a row cannot be read");
     Refusal::NotFound { what: "it cannot be read from this node's disk".into() }
 }

@@ -15,6 +15,7 @@ use postroad_protocol::{MailboxId, Params, Refusal, Verified, wire};
 use tokio::sync::{mpsc, watch};
 
 use super::core::ToCore;
+use super::offences::{NUISANCE, OFFENCE};
 use super::streams::{StreamError, next_link, read_greeting, write, write_all};
 use super::{Shared, fetch};
 
@@ -71,7 +72,7 @@ pub(super) async fn serve(shared: Shared, mailbox: MailboxId, stream: Stream) ->
     };
     let _ = shared.tell(ToCore::ClientDown(link)).await;
     if let Err(StreamError::Verify(_)) = &ended {
-        shared.offended(mailbox).await?;
+        shared.offended(mailbox, OFFENCE).await?;
     }
     if let Err(error @ (StreamError::Frame(_) | StreamError::Decode(_) | StreamError::Unexpected(_))) = &ended {
         let refusal = Refusal::Invalid { reason: error.to_string() };
@@ -120,9 +121,10 @@ async fn receive(
             FromClient::Submit(bundle) => {
                 let counter = bundle.signed.body.counter;
                 let checked = check(shared, *bundle).await?;
-                if checked.is_err() {
-                    // Honest software sends nothing that is refused here; it costs the node more than the peer.
-                    shared.offended(mailbox).await?;
+                if let Err(refusal) = &checked {
+                    // It costs the node more than the peer. Honest software sends nothing else that is refused here.
+                    let is_early = matches!(refusal, Refusal::UnknownSender { .. });
+                    shared.offended(mailbox, if is_early { NUISANCE } else { OFFENCE }).await?;
                 }
                 match checked {
                     Ok(bundle) => Input::Submit(link, mailbox, Box::new(bundle)),
@@ -236,6 +238,7 @@ async fn subscription(
         };
         let mut count = 0;
         let mut behind = None;
+        let mut unattested = false;
         for served in page {
             let message = match served {
                 Served::Cut(cut) => ToClient::Cut(*cut),
@@ -244,7 +247,16 @@ async fn subscription(
                     ToClient::Entry(entry)
                 }
                 Served::Expired(expired) => {
-                    behind = Some(expired.before.size() + 1);
+                    let to = expired.before.size() + 1;
+                    // The reader goes on behind them once this node has signed that they have expired.
+                    let attested = seen.signed.as_ref().and_then(|view| view.of(&mailbox));
+                    let Some(attested) = attested.filter(|attested| attested.log.expired_to >= to) else {
+                        unattested = true;
+                        break;
+                    };
+                    let message = ToClient::Attested(Box::new(attested));
+                    entries.send(message).await.map_err(|_| StreamError::Ended)?;
+                    behind = Some(to);
                     ToClient::Expired(expired)
                 }
             };
@@ -259,7 +271,7 @@ async fn subscription(
         if count > 0 && allowed > count {
             continue;
         }
-        if count < limit as u64 {
+        if count < limit as u64 && !unattested {
             // Everything that this snapshot has was sent.
             let signed = seen.signed.as_ref().map_or(0, |view| view.attestation.body.number);
             let anchored = seen.last_final.as_ref().map_or(0, |view| view.attestation.body.number);

@@ -18,6 +18,8 @@ use crate::config::NodeDir;
 
 /// What is asked for.
 pub(crate) const BACKUP_REQUEST: &[u8; 8] = b"backup1\n";
+/// Between two attempts to take a connection, where the system refuses.
+const PAUSE: Duration = Duration::from_millis(100);
 /// How long to wait for the question, and for a reader that does not read.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -40,7 +42,11 @@ pub(super) async fn serve(dir: NodeDir, store: Store) {
     };
     let turns = Arc::new(Semaphore::new(1));
     loop {
-        let Ok((stream, _)) = socket.accept().await else { continue };
+        let Ok((stream, _)) = socket.accept().await else {
+            // Too many open files, and the like: not at full speed.
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
         let (store, turns) = (store.clone(), Arc::clone(&turns));
         tokio::spawn(async move {
             if let Err(error) = answer(stream, store, turns).await {

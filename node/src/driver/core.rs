@@ -130,7 +130,7 @@ pub(super) struct Thread {
     /// While the disk is full: the last pause between two tries.
     pub(super) full: Option<Duration>,
     view_changed: bool,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     shown: Option<Instant>,
     fatal: Option<String>,
 }

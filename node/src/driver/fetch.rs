@@ -70,6 +70,8 @@ pub(super) async fn mend(shared: &Shared, unreadable: Unreadable) -> Result<(), 
             sources.truncate(MAX_SOURCES);
             find(shared, *key, sources).await;
         }
+        // The file is opened again when the disk has space.
+        Unreadable::Store(error) if error.is_retryable() => {}
         Unreadable::Store(error) => return Err(error.into()),
     }
     // Where it is in now, the next cut finds it; where nobody had it, it is not asked for all the time.
@@ -85,7 +87,8 @@ pub(super) async fn cut(shared: &Shared, epoch: u64) {
         let Ok(Ok(Reply::Cuts(cuts))) = reply else { continue };
         let Some(cut) = cuts.into_iter().next().filter(|cut| cut.certified.header.epoch == epoch) else { continue };
         let federation = shared.federation.clone();
-        if let Some(Ok(cut)) = shared.offload(move || Verified::check(cut, &federation)).await {
+        let checked = shared.offload(move || Verified::check(cut, &federation)).await;
+        if let Some(Ok(cut)) = checked.map(|checked| shared.metrics.checked("cut", checked)) {
             shared.tell(ToCore::input(Input::Cut(Arc::new(cut)))).await;
             return;
         }

@@ -19,6 +19,8 @@ use super::core::{Thread, ToCore};
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(8));
 /// Messages beyond which what others repeat is dropped.
 const MAX_BACKLOG: usize = 1_024;
+/// Messages beyond which nothing more is looked at until the next try.
+const MAX_UNSEEN: usize = 8 * MAX_BACKLOG;
 
 impl Thread {
     /// Makes a group durable, however long the disk stays full.
@@ -42,6 +44,7 @@ impl Thread {
             });
         }
         if ended.is_ok() && self.full.take().is_some() {
+            self.metrics.pulse.full(false);
             tracing::warn!("there is space on the disk again: this node goes on");
             // They were told that it is not ready.
             for origin in self.origins.keys() {
@@ -65,10 +68,16 @@ impl Thread {
             }
         };
         self.full = Some(pause);
+        self.metrics.pulse.full(true);
         let until = Instant::now() + pause;
         loop {
+            self.metrics.pulse.beat();
             if self.drain_by.is_some_and(|by| Instant::now() >= by) {
                 return Err(StoreError::Full);
+            }
+            if self.backlog.len() >= MAX_UNSEEN {
+                runtime.block_on(async { tokio::time::sleep_until(until.into()).await });
+                return Ok(());
             }
             match runtime.block_on(async { tokio::time::timeout_at(until.into(), self.from_tasks.recv()).await }) {
                 Ok(Some(message)) => self.turn_away(message),
@@ -85,6 +94,7 @@ impl Thread {
                 Input::Submit(client, _, bundle) => {
                     let counter = bundle.signed.body.counter;
                     self.node.put_off(client, counter);
+                    self.metrics.refused("bundle", &Refusal::Busy);
                     let busy = Box::new(Answer::Refused(Refusal::Busy));
                     if let Some(sender) = self.clients.get(&client)
                         && sender.try_send(ToClient::Answer(counter, busy)).is_err()
@@ -111,7 +121,7 @@ impl Thread {
                     let _ = sender.try_send(message);
                 }
             }
-            ToCore::Register(_, answer) => {
+            ToCore::Register(_, answer) | ToCore::Block(_, answer) => {
                 let _ = answer.send(Err(Refusal::Busy));
             }
             // Without an answer the question ends with "not ready".
@@ -136,5 +146,7 @@ fn is_repeated(input: &Input) -> bool {
             | Input::Receipts(..)
             | Input::Acknowledge(_)
             | Input::Resume(..)
+            | Input::NotTaken(..)
+            | Input::Missing(..)
     )
 }

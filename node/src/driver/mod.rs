@@ -163,8 +163,8 @@ impl Shared {
     }
 
     /// A peer has said something that does not verify, or that nobody could take. Too often, and its connections are closed.
-    async fn offended(&self, peer: NodeId) -> Result<(), streams::StreamError> {
-        if self.offences.is_forgiven(peer) {
+    async fn offended(&self, peer: NodeId, weight: u32) -> Result<(), streams::StreamError> {
+        if self.offences.is_forgiven(peer, weight) {
             return Ok(());
         }
         if let Some(peer) = peer_of(&peer) {

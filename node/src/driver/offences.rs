@@ -10,8 +10,12 @@ use std::time::{Duration, Instant};
 
 use postroad_protocol::NodeId;
 
-/// Offences of one peer that are forgiven, with less than [`MEMORY`] between them.
-const BUDGET: u32 = 16;
+/// What is forgiven one peer, with less than [`MEMORY`] between its offences.
+const BUDGET: u32 = 256;
+/// What does not verify, or nobody could take. Honest software never sends it.
+pub(super) const OFFENCE: u32 = 16;
+/// What this node does not take now and may take a moment later, when it has followed the cuts.
+pub(super) const NUISANCE: u32 = 1;
 /// How long an offence is remembered after the last one, and how long a peer over its budget is not listened to.
 const MEMORY: Duration = Duration::from_secs(60);
 /// Peers that are remembered at most; with more, those whose last offence is longest ago are forgotten.
@@ -31,8 +35,8 @@ struct Offender {
 
 impl Offences {
     /// Notes an offence; false when that was the one too many.
-    pub(super) fn is_forgiven(&self, peer: NodeId) -> bool {
-        self.note(peer, Instant::now())
+    pub(super) fn is_forgiven(&self, peer: NodeId, weight: u32) -> bool {
+        self.note(peer, weight, Instant::now())
     }
 
     /// Whether this peer is over its budget, and not to be listened to now.
@@ -40,7 +44,7 @@ impl Offences {
         self.is_barred_at(peer, Instant::now())
     }
 
-    fn note(&self, peer: NodeId, now: Instant) -> bool {
+    fn note(&self, peer: NodeId, weight: u32, now: Instant) -> bool {
         let mut peers = self.peers.lock().expect("nobody panics with the lock");
         if peers.len() >= MAX_PEERS && !peers.contains_key(&peer) {
             peers.retain(|_, offender| now.duration_since(offender.last) < MEMORY);
@@ -53,7 +57,7 @@ impl Offences {
         if now.duration_since(offender.last) >= MEMORY {
             offender.count = 0;
         }
-        offender.count = offender.count.saturating_add(1);
+        offender.count = offender.count.saturating_add(weight);
         offender.last = now;
         offender.count <= BUDGET
     }
@@ -77,20 +81,20 @@ mod tests {
     #[test]
     fn a_budget_is_spent_and_given_back() {
         let (offences, now) = (Offences::default(), Instant::now());
-        assert!((0..BUDGET).all(|_| offences.note(peer(1), now)));
+        assert!((0..BUDGET / OFFENCE).all(|_| offences.note(peer(1), OFFENCE, now)));
         assert!(!offences.is_barred_at(&peer(1), now), "within the budget");
-        assert!(!offences.note(peer(1), now));
+        assert!(!offences.note(peer(1), NUISANCE, now));
         assert!(offences.is_barred_at(&peer(1), now));
         assert!(!offences.is_barred_at(&peer(2), now), "another peer has its own");
         assert!(!offences.is_barred_at(&peer(1), now + MEMORY));
-        assert!(offences.note(peer(1), now + MEMORY), "the budget is whole again");
+        assert!(offences.note(peer(1), OFFENCE, now + MEMORY), "the budget is whole again");
     }
 
     #[test]
     fn peers_without_number_are_not_remembered_without_bound() {
         let (offences, now) = (Offences::default(), Instant::now());
         for number in 0..2 * MAX_PEERS as u32 {
-            offences.note(peer(number), now + Duration::from_millis(u64::from(number)));
+            offences.note(peer(number), OFFENCE, now + Duration::from_millis(u64::from(number)));
         }
         assert_eq!(offences.peers.lock().expect("the lock").len(), MAX_PEERS);
     }

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::Shared;
 use super::core::{ToCore, ToFollower};
+use super::offences::OFFENCE;
 use super::streams::{StreamError, next_link, read, read_greeting, was_up, write, write_all};
 
 /// Messages that wait for the sequencer, at most.
@@ -26,6 +27,8 @@ const STANDSTILL: Duration = Duration::from_secs(30);
 const MAX_NEWCOMER_BYTES: usize = 64 << 10;
 /// Bytes of cuts read from disk at once.
 const PAGE_BYTES: usize = 4 << 20;
+/// Between two attempts to read cuts while the disk is full.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(1);
 /// The shortest pause between two dials.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
@@ -125,7 +128,7 @@ pub(super) async fn serve(shared: Shared, node: NodeId, stream: Stream) -> Resul
     };
     let _ = shared.tell(ToCore::FollowerDown(node, link)).await;
     if let Err(StreamError::Verify(_)) = &ended {
-        shared.offended(node).await?;
+        shared.offended(node, OFFENCE).await?;
     }
     ended
 }
@@ -138,7 +141,16 @@ async fn send_cuts(
     writer: &mut postroad_net::StreamWriter,
 ) -> Result<(), StreamError> {
     loop {
-        let cuts = rows::cuts(&shared.store.snapshot()?, sent, PAGE_BYTES)?;
+        let store = shared.store.clone();
+        let page = shared.offload(move || store.snapshot().and_then(|rows| rows::cuts(&rows, sent, PAGE_BYTES)));
+        let cuts = match page.await.ok_or(StreamError::Stopping)? {
+            // The file is opened again when the disk has space.
+            Err(error) if error.is_retryable() => {
+                tokio::time::sleep(UNREADABLE_PAUSE).await;
+                continue;
+            }
+            page => page?,
+        };
         if cuts.is_empty() {
             break;
         }

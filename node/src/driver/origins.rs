@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::Shared;
 use super::core::ToCore;
+use super::offences::OFFENCE;
 use super::streams::{StreamError, next_link, read_greeting, write, write_all};
 use crate::metrics::Metrics;
 
@@ -52,6 +53,9 @@ pub(super) async fn serve(shared: Shared, origin: NodeId, stream: Stream) -> Res
         ended = receive(&shared, origin, &mut reader, weak) => ended,
     };
     let _ = shared.tell(ToCore::OriginDown(origin, link)).await;
+    if let Err(StreamError::Verify(_)) = &ended {
+        shared.offended(origin, OFFENCE).await?;
+    }
     ended
 }
 

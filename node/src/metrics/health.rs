@@ -29,6 +29,7 @@ pub(crate) struct Pulse {
     attested_epoch: AtomicU64,
     incarnation: AtomicU64,
     draining: AtomicBool,
+    full: AtomicBool,
 }
 
 /// One reason why a node is not healthy.
@@ -65,6 +66,7 @@ impl Pulse {
             attested_epoch: zero(),
             incarnation: zero(),
             draining: AtomicBool::new(false),
+            full: AtomicBool::new(false),
         }
     }
 
@@ -99,6 +101,11 @@ impl Pulse {
     /// The node takes nothing new any more.
     pub(crate) fn drains(&self) {
         self.draining.store(true, Relaxed);
+    }
+
+    /// Whether the disk is full.
+    pub(crate) fn full(&self, full: bool) {
+        self.full.store(full, Relaxed);
     }
 
     pub(super) fn epoch(&self) -> u64 {
@@ -146,6 +153,9 @@ impl Pulse {
         }
         if self.core_age() > MAX_LAG {
             because("core-lag", format!("the core thread has not gone round for {}", text(self.core_age())));
+        }
+        if self.full.load(Relaxed) {
+            because("disk-full", "the disk is full: nothing new is taken until there is space".into());
         }
         if network_lag > MAX_LAG {
             because("network-lag", format!("the network's task is {} late", text(network_lag)));
@@ -218,6 +228,9 @@ mod tests {
         pulse.attested(6);
         assert!(pulse.health(Duration::ZERO).healthy);
         assert_eq!(codes(&pulse, MAX_LAG * 2), ["network-lag"]);
+        pulse.full(true);
+        assert_eq!(codes(&pulse, Duration::ZERO), ["disk-full"]);
+        pulse.full(false);
         pulse.drains();
         assert_eq!(codes(&pulse, Duration::ZERO), ["draining"]);
     }
