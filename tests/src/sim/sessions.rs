@@ -46,7 +46,11 @@ impl World {
     }
 
     pub(super) fn session_up(&mut self, session: usize) {
-        let Session { node, life, .. } = self.sessions[session];
+        let Session { client, node, life, .. } = self.sessions[session];
+        // A client that has died since it dialled has forgotten that.
+        if self.clients[client].sessions.get(&node).is_none_or(|(known, _)| *known != session) {
+            return;
+        }
         if self.nodes[node].life != life || self.nodes[node].running.is_none() {
             self.after(50, Event::SessionLost { session });
             return;
