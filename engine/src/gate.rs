@@ -1,10 +1,11 @@
 //! The gate decides which leaves of a slice this node's mailboxes do not take (rule 7): the mailbox does not live here,
-//! its owner blocks the sender, or it is full. The others are taken whatever becomes of these, so nobody can shut a home by filling one mailbox.
+//! its owner blocks the sender, or it is full. The others are taken whatever becomes of these, so nobody can shut a home
+//! by filling one mailbox.
 //!
 //! It is asked when a slice is on its way under this node's own receipt or fill. What it lets in counts as promised
 //! from then on, beside what the mailbox's log holds unacknowledged, until the log has it or its header can no longer be
-//! ordered. Promises are kept in memory: a node that starts again has forgotten what it had promised and may go over a
-//! quota by as much as was on its way.
+//! ordered; until that is ordered, against its own origin only. Promises are kept in memory: a node that starts again
+//! has forgotten what it had promised and may go over a quota by as much as was on its way.
 
 use std::collections::BTreeMap;
 

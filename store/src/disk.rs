@@ -54,6 +54,8 @@ enum State {
     Full,
     /// The disk failed. There is no way out of this state.
     Failed,
+    /// Closed on purpose. There is no way out of this state either.
+    Closed,
 }
 
 pub(crate) struct Disk {
@@ -93,6 +95,7 @@ impl Disk {
         match &*state {
             State::Open(opened) => Ok(Arc::clone(opened)),
             State::Failed => Err(StoreError::fatal("go on after it had failed before", "an earlier IO error")),
+            State::Closed => Err(StoreError::fatal("go on after it was closed", "the process is ending")),
             State::Full => match open_file(&*self.medium, &self.path, &self.tables) {
                 Ok(opened) => {
                     let opened = Arc::new(opened);
@@ -106,6 +109,14 @@ impl Disk {
                     Err(error)
                 }
             },
+        }
+    }
+
+    /// Closes the file as soon as no view reads it any more.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*state, State::Open(_) | State::Full) {
+            *state = State::Closed;
         }
     }
 

@@ -169,6 +169,16 @@ impl Store {
         let view = self.shared.view()?;
         Ok(Snapshot { view, shared: Arc::clone(&self.shared) })
     }
+
+    /// Closes a redb file in order, as soon as the last snapshot of it is gone; nothing more can be read or written
+    /// through any handle. Whoever opens a file that was not closed in order reads all of it first. The other back
+    /// ends close with their last handle.
+    pub fn close(&self) {
+        #[cfg(feature = "redb")]
+        if let Backend::Disk(disk) = &self.shared.backend {
+            disk.close();
+        }
+    }
 }
 
 fn sorted(tables: &[Table]) -> Vec<Table> {

@@ -194,6 +194,8 @@ impl Core {
                 }
                 Err(error) => Err(format!("no runtime for the core thread: {error}")),
             };
+            // Whoever waits may end the process, and what is open then is not closed in order.
+            drop(thread);
             let _ = ended.send(result);
         });
         spawned.map_err(|error| NodeError::Fatal(format!("the core thread does not start: {error}")))?;

@@ -333,8 +333,10 @@ pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -
             stopped.await
         }
     };
-    tasks.abort_all();
+    tasks.shutdown().await;
     network.shutdown().await;
+    // Fetches may still hold it, and the next start reads a file that was not closed from end to end.
+    shared.store.close();
     match ended {
         Ok(Ok(())) => {
             tracing::info!("stopped");

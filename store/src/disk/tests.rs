@@ -192,3 +192,12 @@ fn an_unfinished_creation_is_started_again() {
     assert_eq!(store.snapshot().unwrap().get(T, b"key").unwrap(), None);
     assert!(!dir.path().join("store.new").exists());
 }
+
+#[test]
+fn a_closed_file_can_be_opened_again_while_handles_of_it_remain() {
+    let (platter, disk) = opened();
+    disk.close();
+    assert!(matches!(disk.commit(staged(2)), Err(StoreError::Fatal { .. })));
+    assert!(matches!(disk.view(), Err(StoreError::Fatal { .. })));
+    assert_eq!(round_of(&open(&platter).unwrap()), 1);
+}
