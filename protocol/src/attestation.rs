@@ -168,6 +168,17 @@ pub struct Anchor {
     pub header: HeaderProof,
 }
 
+impl Anchor {
+    /// Checks that the header stands in the certified cut.
+    ///
+    /// # Errors
+    /// [`VerifyError`] says which part does not hold.
+    pub fn verify(&self, federation: &Federation) -> Result<(), VerifyError> {
+        self.cut.verify(federation)?;
+        self.header.verify(&self.cut.header, federation)
+    }
+}
+
 impl MailboxAttestation {
     /// Checks signature, map proof and anchor for `mailbox` hosted at `home`. Whether the attestation is final is
     /// `self.anchor.is_some()`.
@@ -197,8 +208,7 @@ impl MailboxAttestation {
             if header.origin != *home || header.attestation != Some(named) {
                 return Err(VerifyError::malformed(Attestation::KIND, "the anchoring header names another one"));
             }
-            anchor.cut.verify(federation)?;
-            anchor.header.verify(&anchor.cut.header, federation)?;
+            anchor.verify(federation)?;
         }
         Ok(())
     }

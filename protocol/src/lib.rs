@@ -14,6 +14,7 @@ pub mod cut;
 pub mod digest;
 pub mod entry;
 pub mod error;
+pub mod evidence;
 pub mod genesis;
 pub mod merkle;
 pub mod message;

@@ -82,7 +82,7 @@ pub fn common_digest(common: &[u8]) -> Digest {
 }
 
 /// The leaf of one recipient.
-fn recipient_leaf(salt: &[u8; 16], mailbox: &MailboxId, own: Digest) -> Digest {
+pub(crate) fn recipient_leaf(salt: &[u8; 16], mailbox: &MailboxId, own: Digest) -> Digest {
     tree::leaf_hash(Digest::tagged("recipient", &[salt, &mailbox.0, &own.0]).as_bytes())
 }
 

@@ -9,6 +9,7 @@ use crate::bundle::{BundleBody, messages_root};
 use crate::crypto::{MailboxId, NodeId};
 use crate::digest::Digest;
 use crate::error::VerifyError;
+use crate::evidence::SliceProof;
 use crate::genesis::Federation;
 use crate::merkle::sorted::SortedTree;
 use crate::merkle::sum::SumPath;
@@ -119,17 +120,48 @@ pub struct SliceIndex {
     messages: u64,
 }
 
+/// What a slice root commits to of one (message, recipient) pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct LeafRef {
+    /// The message's index in the batch.
+    #[n(0)]
+    pub index: u64,
+    /// The message's digest.
+    #[n(1)]
+    pub message: Digest,
+    /// The salted digest of the recipient's own payload.
+    #[n(2)]
+    pub own: Digest,
+}
+
+impl From<&SliceLeaf> for LeafRef {
+    fn from(leaf: &SliceLeaf) -> LeafRef {
+        LeafRef { index: leaf.index, message: leaf.message, own: leaf.own }
+    }
+}
+
+impl From<&LeafRef> for LeafRef {
+    fn from(leaf: &LeafRef) -> LeafRef {
+        *leaf
+    }
+}
+
 /// The value of a mailbox's leaf: the root of its [(index, message digest, own digest)], bound to their number.
-pub fn mailbox_value(leaves: &[SliceLeaf]) -> Digest {
+pub fn mailbox_value<'a, L: 'a>(leaves: impl ExactSizeIterator<Item = &'a L>) -> Digest
+where
+    LeafRef: From<&'a L>,
+{
+    let count = leaves.len() as u64;
     let hashes = leaves
-        .iter()
+        .map(LeafRef::from)
         .map(|leaf| {
             tree::leaf_hash(
                 Digest::tagged("slice-leaf", &[&leaf.index.to_be_bytes(), &leaf.message.0, &leaf.own.0]).as_bytes(),
             )
         })
         .collect();
-    Digest::tagged("slice-mailbox", &[&(leaves.len() as u64).to_be_bytes(), &Tree::new(hashes).root().0])
+    Digest::tagged("slice-mailbox", &[&count.to_be_bytes(), &Tree::new(hashes).root().0])
 }
 
 impl SliceIndex {
@@ -150,13 +182,20 @@ impl SliceIndex {
 
     /// The tree, sorted by mailbox.
     pub fn tree(&self) -> SortedTree {
-        let leaves = self.leaves.iter().map(|(mailbox, leaves)| (mailbox.0, mailbox_value(leaves))).collect();
+        let leaves = self.leaves.iter().map(|(mailbox, leaves)| (mailbox.0, mailbox_value(leaves.iter()))).collect();
         SortedTree::new(leaves).expect("a BTreeMap's keys ascend")
     }
 
     /// The slice root.
     pub fn root(&self) -> Digest {
         self.tree().root()
+    }
+
+    /// What the slice holds for `mailbox`, or that it holds nothing.
+    pub fn prove(&self, mailbox: &MailboxId) -> SliceProof {
+        let leaves =
+            self.leaves.get(mailbox).map_or_else(Vec::new, |leaves| leaves.iter().map(LeafRef::from).collect());
+        SliceProof { mailboxes: self.leaves.len() as u64, proof: self.tree().prove(&mailbox.0), leaves }
     }
 }
 

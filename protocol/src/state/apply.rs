@@ -246,6 +246,7 @@ impl Draft {
                     lapsed: None,
                     pending: 0,
                     kept_up: self.now(),
+                    lost: 0,
                 }
             }
         };
@@ -441,7 +442,7 @@ impl Draft {
         Ok(())
     }
 
-    fn set_node(&mut self, node: NodeId, value: NodeState) {
+    pub(super) fn set_node(&mut self, node: NodeId, value: NodeState) {
         self.touched.insert(StateKey::Node(node));
         self.state.nodes.insert(node, value);
     }

@@ -11,7 +11,7 @@ use crate::receipt::Receipt;
 use crate::signed::Signed;
 
 use super::apply::{Draft, Invalid};
-use super::{Pending, PendingKey, State, StateKey};
+use super::{LostSlice, Pending, PendingKey, State, StateKey};
 
 /// A slice for which so many challenges were answered, and that was not filled, is asked for no more.
 pub const MAX_ROUNDS: u32 = 3;
@@ -19,6 +19,8 @@ pub const MAX_ROUNDS: u32 = 3;
 pub const MAX_WITNESSES: usize = 3;
 /// Slices that one destination may lose, of those that it has signed for, in one cut.
 const MAX_LOSSES: u32 = 8;
+/// And of which the state remembers it, until retention.
+const MAX_LOST: u64 = 1_024;
 /// Slices that are overdue and past retention are removed in the cuts whose epoch is a multiple of this.
 pub const SWEEP_EPOCHS: u64 = 256;
 
@@ -219,19 +221,26 @@ impl Draft {
 
     pub(super) fn lost(&mut self, lost: &Lost) -> Result<(), Invalid> {
         let Lost { holder, destination, header } = *lost;
-        self.started(&holder)?;
+        let mut known = self.started(&holder)?.clone();
         let key = PendingKey { destination, header };
         let Some(pending) = self.state.pending.get(&key) else {
             if holder != destination {
                 return Err(Invalid::Challenge { reason: "the slice is not pending" });
             }
             // The state forgets a slice that its destination has signed for; that the destination speaks against itself
-            // needs no proof, but it costs a place in the cut.
+            // needs no proof, but it costs a place in the cut. What is settled here clears it of having dropped the mail.
+            if self.state.losses.contains(&key) {
+                return Err(Invalid::Challenge { reason: "its destination has said so before" });
+            }
             let losses = self.losses.entry(holder).or_default();
-            if *losses >= MAX_LOSSES {
-                return Err(Invalid::Challenge { reason: "its holder has lost as many slices as one cut settles" });
+            if *losses >= MAX_LOSSES || known.lost >= MAX_LOST {
+                return Err(Invalid::Challenge { reason: "its holder has lost as many slices as are settled" });
             }
             *losses += 1;
+            known.lost += 1;
+            self.set_node(holder, known);
+            self.touched.insert(StateKey::Lost(key));
+            self.state.losses.insert(key, LostSlice { epoch: self.state.epoch, age_ms: self.state.age_ms });
             return Ok(());
         };
         if !pending.asked().any(|node| node == holder) || pending.lost.contains(&holder) {
@@ -243,7 +252,7 @@ impl Draft {
         Ok(())
     }
 
-    /// Removes what is overdue and past retention.
+    /// Removes what is overdue, or lost, and past retention.
     pub(super) fn sweep(&mut self) {
         if !self.state.epoch.is_multiple_of(SWEEP_EPOCHS) {
             return;
@@ -256,6 +265,18 @@ impl Draft {
             .collect();
         for key in past {
             self.close_pending(&key);
+        }
+        let past: Vec<PendingKey> = (self.state.losses.iter())
+            .filter(|(_, lost)| self.state.age_ms > lost.age_ms.saturating_add(retention_ms))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in past {
+            self.state.losses.remove(&key);
+            self.touched.insert(StateKey::Lost(key));
+            if let Some(mut node) = self.state.nodes.get(&key.destination).cloned() {
+                node.lost = node.lost.saturating_sub(1);
+                self.set_node(key.destination, node);
+            }
         }
     }
 }

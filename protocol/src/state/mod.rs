@@ -22,7 +22,7 @@ use crate::merkle::map::{MapKey, MapValue, MerkleMap};
 
 pub use apply::{Applied, Draft, Invalid, apply};
 pub use challenges::{Challenged, MAX_ROUNDS, MAX_WITNESSES, Reason, SWEEP_EPOCHS, Suspicion};
-pub use proof::HomeProof;
+pub use proof::{HomeProof, STATE_PARTS, verify_lost, verify_pending};
 
 /// What the federation knows of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -67,6 +67,10 @@ pub struct NodeState {
     /// When it last kept up with the cuts.
     #[n(12)]
     pub kept_up: KeptUp,
+    /// How many slices it has said that it lost, of those that it had signed for as destination and that are not past
+    /// retention.
+    #[n(13)]
+    pub lost: u64,
 }
 
 /// When a node last kept up: it started, or an attestation became final that reached the epoch of the time before. So
@@ -178,6 +182,18 @@ pub struct Pending {
     pub lost: Vec<NodeId>,
 }
 
+/// A slice of which its destination has said that it signed for it and lost it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct LostSlice {
+    /// The epoch that settled its word.
+    #[n(0)]
+    pub epoch: u64,
+    /// The age of that cut.
+    #[n(1)]
+    pub age_ms: u64,
+}
+
 macro_rules! map_key {
     ($($key:ty),*) => {$(
         impl MapKey for $key {
@@ -206,7 +222,7 @@ macro_rules! map_value {
     )*};
 }
 
-map_value!(NodeState, MailboxState, Pending, Challenged);
+map_value!(NodeState, MailboxState, Pending, Challenged, LostSlice);
 
 /// The name of one value of the state, as a store keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
@@ -223,6 +239,9 @@ pub enum StateKey {
     /// An open challenge for a pending slice.
     #[n(3)]
     Challenge(#[n(0)] PendingKey),
+    /// A slice that its destination had signed for, and lost.
+    #[n(4)]
+    Lost(#[n(0)] PendingKey),
 }
 
 /// The state after one cut.
@@ -240,6 +259,7 @@ pub struct State {
     mailboxes: MerkleMap<MailboxId, MailboxState>,
     pending: MerkleMap<PendingKey, Pending>,
     challenges: MerkleMap<PendingKey, Challenged>,
+    losses: MerkleMap<PendingKey, LostSlice>,
     committee: Digest,
 }
 
@@ -256,6 +276,7 @@ impl State {
             mailboxes: MerkleMap::default(),
             pending: MerkleMap::default(),
             challenges: MerkleMap::default(),
+            losses: MerkleMap::default(),
             committee: Digest::tagged("committee", &[&encode(&members)]),
         }
     }
@@ -311,6 +332,11 @@ impl State {
         self.pending.iter()
     }
 
+    /// A slice that its destination had signed for, and lost.
+    pub fn lost(&self, key: &PendingKey) -> Option<&LostSlice> {
+        self.losses.get(key)
+    }
+
     /// The root that the cut carries.
     pub fn root(&self) -> Digest {
         proof::state_root(&self.parts())
@@ -323,6 +349,7 @@ impl State {
             StateKey::Mailbox(mailbox) => self.mailboxes.get(mailbox).map(encode),
             StateKey::Pending(pending) => self.pending.get(pending).map(encode),
             StateKey::Challenge(pending) => self.challenges.get(pending).map(encode),
+            StateKey::Lost(slice) => self.losses.get(slice).map(encode),
         }
     }
 
@@ -332,7 +359,8 @@ impl State {
         let mailboxes = self.mailboxes.iter().map(|(key, _)| StateKey::Mailbox(*key));
         let pending = self.pending.iter().map(|(key, _)| StateKey::Pending(*key));
         let challenges = self.challenges.iter().map(|(key, _)| StateKey::Challenge(*key));
-        nodes.chain(mailboxes).chain(pending).chain(challenges).collect()
+        let losses = self.losses.iter().map(|(key, _)| StateKey::Lost(*key));
+        nodes.chain(mailboxes).chain(pending).chain(challenges).chain(losses).collect()
     }
 
     /// Puts a value back that [`State::value`] gave: how a store's copy becomes a state again.
@@ -345,6 +373,7 @@ impl State {
             StateKey::Mailbox(mailbox) => self.mailboxes.insert(mailbox, decode(value)?),
             StateKey::Pending(pending) => self.pending.insert(pending, decode(value)?),
             StateKey::Challenge(pending) => self.challenges.insert(pending, decode(value)?),
+            StateKey::Lost(slice) => self.losses.insert(slice, decode(value)?),
         };
         Ok(())
     }

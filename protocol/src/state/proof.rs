@@ -8,16 +8,20 @@ use crate::cut::{CertifiedCut, CutHeader};
 use crate::digest::{Digest, hash};
 use crate::error::VerifyError;
 use crate::genesis::Federation;
-use crate::merkle::map::{MapProof, MerkleMap};
+use crate::merkle::map::{MapKey, MapProof, MapValue, MerkleMap};
 use crate::signed::Verify;
 
-use super::{MailboxState, Pending, PendingKey, State};
+use super::{LostSlice, MailboxState, Pending, PendingKey, State};
 
-/// The place of the mailboxes' root among the parts of the state root.
+/// Of how many parts a state root is made: nodes, mailboxes, pending slices, challenges, losses, moves, committee.
+pub const STATE_PARTS: usize = 7;
+/// The places of some of them.
 const MAILBOXES: usize = 1;
+const PENDING: usize = 2;
+const LOSSES: usize = 4;
 
-/// The state root over the roots of its parts: nodes, mailboxes, pending slices, challenges, moves, committee.
-pub(super) fn state_root(parts: &[Digest; 6]) -> Digest {
+/// The state root over the roots of its parts.
+pub(super) fn state_root(parts: &[Digest; STATE_PARTS]) -> Digest {
     Digest::tagged("state", &parts.each_ref().map(|part| part.as_bytes().as_slice()))
 }
 
@@ -36,14 +40,32 @@ pub struct HomeProof {
     pub path: MapProof,
     /// The roots of the state's parts, in order.
     #[n(3)]
-    pub parts: [Digest; 6],
+    pub parts: [Digest; STATE_PARTS],
 }
 
 impl State {
-    /// The roots of the state's parts: nodes, mailboxes, pending slices, challenges, moves, committee.
-    pub(super) fn parts(&self) -> [Digest; 6] {
+    /// The roots of the state's parts.
+    pub fn parts(&self) -> [Digest; STATE_PARTS] {
         let moves = MerkleMap::<PendingKey, Pending>::default().root();
-        [self.nodes.root(), self.mailboxes.root(), self.pending.root(), self.challenges.root(), moves, self.committee]
+        [
+            self.nodes.root(),
+            self.mailboxes.root(),
+            self.pending.root(),
+            self.challenges.root(),
+            self.losses.root(),
+            moves,
+            self.committee,
+        ]
+    }
+
+    /// The path of a pending slice in its map, or of its absence.
+    pub fn prove_pending(&self, key: &PendingKey) -> MapProof {
+        self.pending.prove(key)
+    }
+
+    /// The path of a lost slice in its map, or of its absence.
+    pub fn prove_lost(&self, key: &PendingKey) -> MapProof {
+        self.losses.prove(key)
     }
 
     /// Proves where `mailbox` lives, under the state root of `cut`, which must be this state's.
@@ -68,4 +90,47 @@ impl HomeProof {
         }
         Ok(&self.cut.header)
     }
+
+    /// Checks that the same state has this lost slice, or none of that name. Of a proof that holds.
+    ///
+    /// # Errors
+    /// [`VerifyError::Path`].
+    pub fn verify_loss(&self, key: &PendingKey, lost: Option<&LostSlice>, path: &MapProof) -> Result<(), VerifyError> {
+        verify_lost(&self.cut.header, &self.parts, key, lost, path).ok_or(VerifyError::Path { what: "lost slice" })
+    }
+}
+
+/// Whether `parts` are those of the state after `cut`, and `path` leads from `value` to one of them.
+fn leads<V: MapValue>(
+    cut: &CutHeader,
+    parts: &[Digest; STATE_PARTS],
+    part: usize,
+    key: &PendingKey,
+    value: Option<&V>,
+    path: &MapProof,
+) -> Option<()> {
+    let value = value.map(|value| hash(&[&value.value_bytes()]));
+    (state_root(parts) == cut.state && path.verify(&parts[part], &key.key_bytes()) == Some(value)).then_some(())
+}
+
+/// Whether the state after `cut` has this pending slice.
+pub fn verify_pending(
+    cut: &CutHeader,
+    parts: &[Digest; STATE_PARTS],
+    key: &PendingKey,
+    value: &Pending,
+    path: &MapProof,
+) -> Option<()> {
+    leads(cut, parts, PENDING, key, Some(value), path)
+}
+
+/// Whether the state after `cut` has this lost slice, or has none of that name.
+pub fn verify_lost(
+    cut: &CutHeader,
+    parts: &[Digest; STATE_PARTS],
+    key: &PendingKey,
+    value: Option<&LostSlice>,
+    path: &MapProof,
+) -> Option<()> {
+    leads(cut, parts, LOSSES, key, value, path)
 }

@@ -240,7 +240,7 @@ fn a_slice_shows_who_is_in_it_and_who_is_not() {
         for mailbox in 0..12 {
             let mailbox = world.mailbox(mailbox);
             let shown = tree.prove(&mailbox.0).verify(&mailbox.0, &slice.root, tree.len() as u64);
-            let expected = index.leaves().get(&mailbox).map(|leaves| Presence::Present(mailbox_value(leaves)));
+            let expected = index.leaves().get(&mailbox).map(|leaves| Presence::Present(mailbox_value(leaves.iter())));
             assert_eq!(shown, Some(expected.unwrap_or(Presence::Absent)));
             // No other size makes a proof of absence of it.
             for size in (0..6).filter(|size| *size != tree.len() as u64) {
