@@ -233,8 +233,11 @@ impl Draft {
                 return Err(Invalid::Challenge { reason: "its destination has said so before" });
             }
             let losses = self.losses.entry(holder).or_default();
-            if *losses >= MAX_LOSSES || known.lost >= MAX_LOST {
-                return Err(Invalid::Challenge { reason: "its holder has lost as many slices as are settled" });
+            if *losses >= MAX_LOSSES {
+                return Err(Invalid::Challenge { reason: "its holder has lost as many slices as one cut settles" });
+            }
+            if known.lost >= MAX_LOST {
+                return Err(Invalid::Challenge { reason: "its holder has lost as many slices as the state remembers" });
             }
             *losses += 1;
             known.lost += 1;

@@ -162,6 +162,26 @@ fn a_destination_may_say_that_it_lost_what_it_signed_for() {
     assert_eq!(settles(records(9)), no("its holder has lost as many slices as one cut settles"));
 }
 
+/// A home that says so is cleared of having dropped the mail, for as long as it could be accused of that.
+#[test]
+fn the_state_remembers_what_its_destination_has_lost_until_retention() {
+    let (mut world, batch, key) = owing(|params| params.retention_ms = 200_000);
+    world.cut(CutBody { fills: vec![world.fill(&batch, 2)], ..CutBody::default() });
+    assert_eq!(world.state.lost(&key), None);
+    let own = lost(&world, &key, 2);
+    settle(&mut world, own.clone()).unwrap();
+    let epoch = world.state.epoch;
+    assert_eq!(world.state.lost(&key).map(|lost| lost.epoch), Some(epoch));
+    assert_eq!(world.state.node(&world.node(2)).map(|node| node.lost), Some(1));
+    assert_eq!(settle(&mut world, own), no("its destination has said so before"));
+    wait(&mut world, 202_000);
+    assert!(world.state.lost(&key).is_some());
+    world.step_ms = 1;
+    world.idle(512 - world.state.epoch);
+    assert_eq!(world.state.lost(&key), None);
+    assert_eq!(world.state.node(&world.node(2)).map(|node| node.lost), Some(0));
+}
+
 /// Colluding witnesses answer every time, and hand nothing out: a home must not stand still for that either.
 #[test]
 fn a_slice_that_was_answered_for_in_vain_is_overdue_in_the_end() {

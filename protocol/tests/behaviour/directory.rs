@@ -39,16 +39,16 @@ fn the_root_covers_the_values_and_neither_epoch_nor_time_nor_cut() {
 }
 
 #[test]
-fn the_root_is_made_of_six_parts_two_of_which_are_empty_yet() {
+fn the_root_is_made_of_seven_parts_one_of_which_is_empty_yet() {
     let world = World::builder().unborn();
     let empty = hash(&[]);
     let committee = Digest::tagged("committee", &[&encode(&vec![world.node(0)])]);
-    let parts = [empty, empty, empty, empty, empty, committee];
+    let parts = [empty, empty, empty, empty, empty, empty, committee];
     let parts: Vec<&[u8]> = parts.iter().map(|part| part.0.as_slice()).collect();
     assert_eq!(world.state.root(), Digest::tagged("state", &parts));
     let story = story();
     let proof = story.world.state.prove_home(&story.world.mailbox(0), story.world.certified(4).clone());
-    assert_eq!(proof.parts[3..5], [empty, empty]);
+    assert_eq!(proof.parts[3..6], [empty, empty, empty]);
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn a_home_proof_holds_under_its_own_cut_only() {
     assert_eq!(check(&|proof| proof.value.as_mut().unwrap().home = world.node(1)), refused);
     assert_eq!(check(&|proof| proof.value.as_mut().unwrap().since = 2), refused);
     assert_eq!(check(&|proof| proof.parts[0] = Digest::ZERO), refused);
-    assert_eq!(check(&|proof| proof.parts.swap(3, 5)), refused);
+    assert_eq!(check(&|proof| proof.parts.swap(3, 6)), refused);
     let absent = world.state.prove_home(&key("nobody").public(), world.certified(4).clone());
     assert_eq!(check(&|proof| proof.path = absent.path.clone()), refused);
     let other = World::builder().name("another").build();
