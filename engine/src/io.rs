@@ -283,4 +283,12 @@ pub enum Report {
         /// Why.
         reason: String,
     },
+    /// A node that was told to cheat did; only in builds that can (this variant is in all of them, because cargo may give
+    /// one member of a workspace an engine that can, and another code that does not know of it).
+    Sinned {
+        /// The sin's name.
+        sin: &'static str,
+        /// The epoch.
+        epoch: u64,
+    },
 }

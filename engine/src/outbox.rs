@@ -21,6 +21,9 @@ use postroad_store::{Read, StoreError, Write};
 use crate::gate::Load;
 use crate::tables::{self, ACKS, ATTESTED, EXPIRED, LOGS, LogRow, META};
 
+#[cfg(feature = "cheat")]
+pub(crate) mod cheat;
+
 /// An attestation and the map that it attests, for whoever serves mailboxes from it.
 #[derive(Clone, Debug)]
 pub struct AttestedView {
@@ -30,11 +33,18 @@ pub struct AttestedView {
     pub map: MerkleMap<MailboxId, AttestedLog>,
     /// The cut that made it final, if one has.
     pub anchor: Option<Anchor>,
+    /// What one owner is shown instead.
+    #[cfg(feature = "cheat")]
+    other: Option<Box<(MailboxId, MailboxAttestation)>>,
 }
 
 impl AttestedView {
     /// What one mailbox sees of it.
     pub fn of(&self, mailbox: &MailboxId) -> Option<MailboxAttestation> {
+        #[cfg(feature = "cheat")]
+        if let Some((_, other)) = self.other.as_deref().filter(|(of, _)| of == mailbox && self.anchor.is_none()) {
+            return Some(other.clone());
+        }
         Some(MailboxAttestation {
             attestation: self.attestation.clone(),
             log: self.map.get(mailbox)?.clone(),
@@ -94,6 +104,8 @@ pub struct Outbox {
     /// Signed, by number; final ones and those before them are dropped.
     signed: BTreeMap<u64, Arc<AttestedView>>,
     last_final: Option<Arc<AttestedView>>,
+    #[cfg(feature = "cheat")]
+    pub(crate) cheat: cheat::Home,
 }
 
 impl Outbox {
@@ -117,6 +129,8 @@ impl Outbox {
             fresh: None,
             signed: BTreeMap::new(),
             last_final: None,
+            #[cfg(feature = "cheat")]
+            cheat: cheat::Home::default(),
         };
         let mut from = Vec::new();
         loop {
@@ -191,15 +205,21 @@ impl Outbox {
         for (mailbox, leaves) in index.leaves() {
             let Some(log) = self.logs.get_mut(mailbox) else { continue };
             let leaves: Vec<SliceLeaf> = leaves.iter().filter(|leaf| !is_refused(mailbox, leaf)).copied().collect();
+            #[cfg(feature = "cheat")]
+            let leaves = self.cheat.spoil(leaves, place.settled);
             if leaves.is_empty() {
                 continue;
             }
             let Place { settled, epoch, position, slice } = place;
-            let row = LogRow { settled, epoch, position, slice, leaves };
-            writes.push(tables::put(LOGS, tables::mailbox_key(mailbox, log.log.size()), &row));
-            entries += row.leaves.len() as u64;
-            log.push(&row, self.expired);
-            self.due.entry(settled).or_default().insert(*mailbox);
+            let rows = [LogRow { settled, epoch, position, slice, leaves }];
+            #[cfg(feature = "cheat")]
+            let rows = rows.into_iter().flat_map(|row| self.cheat.reorder(mailbox, row, writes)).collect::<Vec<_>>();
+            for row in rows {
+                writes.push(tables::put(LOGS, tables::mailbox_key(mailbox, log.log.size()), &row));
+                entries += row.leaves.len() as u64;
+                log.push(&row, self.expired);
+                self.due.entry(row.settled).or_default().insert(*mailbox);
+            }
             self.map.insert(*mailbox, log.attested());
         }
         entries
@@ -257,6 +277,10 @@ impl Outbox {
         if self.incarnation == 0 || self.begun.is_some() || self.fresh.is_some() || epoch <= self.attested_epoch {
             return None;
         }
+        #[cfg(feature = "cheat")]
+        if self.cheat.attests_nothing(epoch) {
+            return None;
+        }
         self.number += 1;
         self.attested_epoch = epoch;
         let body = Attestation {
@@ -277,7 +301,16 @@ impl Outbox {
         let (number, epoch) = (body.number, body.epoch);
         let attestation = Signed::sign(body, &self.secret, &self.federation).into_inner();
         self.fresh = Some(AttestationRef { number, digest: attestation.digest(&self.federation), epoch });
-        let view = Arc::new(AttestedView { attestation, map, anchor: None });
+        let view = AttestedView {
+            attestation,
+            map,
+            anchor: None,
+            #[cfg(feature = "cheat")]
+            other: None,
+        };
+        #[cfg(feature = "cheat")]
+        let view = self.split(view);
+        let view = Arc::new(view);
         self.signed.insert(number, Arc::clone(&view));
         while self.signed.len() > 64 {
             self.signed.pop_first();

@@ -249,6 +249,8 @@ impl Reader {
         let order = cut.1.get(row.position as usize).cloned();
         let proof = order.and_then(|order| EntryProof::of(&body, &row.leaves[offset], order));
         let proof = proof.ok_or_else(|| gone(&row.slice))?;
+        #[cfg(feature = "cheat")]
+        let proof = crate::outbox::cheat::serve_as_logged(proof, &row.leaves[offset]);
         Ok((cut.0.clone(), Entry { log_index, settled: row.settled, proof }))
     }
 }

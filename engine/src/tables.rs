@@ -100,7 +100,10 @@ pub struct StoredBatch {
 impl StoredBatch {
     /// Cuts the slices again.
     pub fn route(&self, federation: Digest) -> Routed {
-        route(&self.bundles, federation, |mailbox| self.homes.get(mailbox).copied())
+        let routed = route(&self.bundles, federation, |mailbox| self.homes.get(mailbox).copied());
+        #[cfg(feature = "cheat")]
+        let routed = crate::router::cheat::bend_again(routed, &self.header);
+        routed
     }
 }
 

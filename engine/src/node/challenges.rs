@@ -81,7 +81,7 @@ impl Node {
         }
     }
 
-    fn hand_in_loss(&mut self, slice: &SliceKey, out: &mut Vec<Output>) {
+    pub(super) fn hand_in_loss(&mut self, slice: &SliceKey, out: &mut Vec<Output>) {
         let lost = Lost { holder: self.me, destination: slice.destination, header: slice.header };
         let reason = format!("batch {} of {} for {} is lost here", slice.number, slice.origin, slice.destination);
         out.push(Output::Report(Report::Refused { peer: None, reason }));
@@ -118,6 +118,10 @@ impl Node {
             .collect();
         let turn = if asked.is_empty() { 0 } else { self.rounds % asked.len() };
         for (slice, challenge, root, witnesses) in asked.iter().cycle().skip(turn).take(asked.len().min(MAX_ANSWERS)) {
+            #[cfg(feature = "cheat")]
+            if self.withholds(slice) {
+                continue;
+            }
             let parcel = match serve::slice(store, &self.me, &self.config.federation, slice) {
                 Ok(Some(parcel)) => parcel,
                 // One that is damaged is lost like one that is gone.

@@ -113,6 +113,8 @@ impl Node {
         self.gate.cut(cut);
         writes.extend(self.deposits.cut(cut, self.ledger.head()));
         writes.extend(self.receiver.cut(cut));
+        #[cfg(feature = "cheat")]
+        self.lose(cut, &mut writes, out);
         writes.extend(self.receiver.judge(self.ledger.head(), &mut self.gate));
         if cut.body.headers.iter().any(|sealed| sealed.header.body.origin == self.me) {
             for proof in cut.body.header_proofs(&self.config.federation) {

@@ -6,6 +6,8 @@
 
 mod accepted;
 mod challenges;
+#[cfg(feature = "cheat")]
+mod cheat;
 mod cuts;
 mod handing_in;
 mod holding;
@@ -326,6 +328,8 @@ impl Node {
         }
         self.tell_accepted(false, out);
         self.tell_ready(time, out);
+        #[cfg(feature = "cheat")]
+        self.confess(out);
         Ok(())
     }
 
@@ -408,6 +412,8 @@ impl Node {
             self.pursue_pending(store, out)?;
             self.pursue_challenges(now.time, store, out)?;
             self.forget(store, out)?;
+            #[cfg(feature = "cheat")]
+            self.cheat_on(out);
             let behind_guard =
                 self.sequencer.as_ref().is_some_and(|sequencer| sequencer.is_behind_guard(self.ledger.head().epoch));
             if behind_guard && !self.fetching_cuts {
@@ -429,6 +435,8 @@ impl Node {
             return;
         }
         let bundles = self.inbox.take_batch(self.ledger.head());
+        #[cfg(feature = "cheat")]
+        let Some(bundles) = self.tamper(bundles) else { return };
         let count = bundles.len() as u32;
         let attestation = self.outbox.take_fresh();
         let token = self.next_token();

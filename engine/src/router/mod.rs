@@ -4,6 +4,8 @@
 //!
 //! It never waits for a dead node: a destination has an adaptive deadline, an absent one has none.
 
+#[cfg(feature = "cheat")]
+pub(crate) mod cheat;
 mod leg;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -50,6 +52,8 @@ pub struct Router {
     max_bytes: u64,
     /// How other nodes look from here.
     pub peers: Peers,
+    #[cfg(feature = "cheat")]
+    pub(crate) cheat: cheat::Sinner,
 }
 
 /// One batch on its way.
@@ -151,6 +155,8 @@ impl Router {
             next_number: 1,
             max_bytes,
             peers: Peers::new(cap_ms),
+            #[cfg(feature = "cheat")]
+            cheat: cheat::Sinner::default(),
         }
     }
 
@@ -204,7 +210,11 @@ impl Router {
             }
         }
         let federation = self.origin.federation.id();
+        #[cfg(feature = "cheat")]
+        let homes = self.cheat.omit(&bundles, homes, &self.origin.me, head.epoch);
         let routed = route(&bundles, federation, |mailbox| homes.get(mailbox).copied());
+        #[cfg(feature = "cheat")]
+        let routed = self.cheat.bad_slice(routed, &self.origin, head.epoch);
         let last = head.node(&self.origin.me).and_then(|node| node.last_header);
         let previous = match self.flights.back() {
             Some(flight) => flight.digest,
@@ -440,6 +450,12 @@ impl Router {
             let receipt = own_receipt(&self.origin, self.incarnation, leg, None);
             leg.take_receipt(&receipt, now, &self.origin.federation);
         } else if self.peers.is_present(&destination) && !has_lapsed(head, &destination) {
+            #[cfg(feature = "cheat")]
+            if self.cheat.keeps(leg, &flight.header, &self.origin) {
+                return self.ask_custodians(at, index, now, head, out);
+            }
+            #[cfg(feature = "cheat")]
+            let signed = &self.cheat.face(signed, &destination, &self.origin);
             leg.send_to(destination, now, self.peers.deadline_ms(&destination));
             out.push(Output::ToHolder(destination, Box::new(leg.parcel(signed))));
             return;
@@ -463,6 +479,8 @@ impl Router {
             })
             .take(if own { 1 } else { 2 })
             .collect();
+        #[cfg(feature = "cheat")]
+        chosen.retain(|_| !self.cheat.keeps(leg, &flight.header, &self.origin));
         if chosen.is_empty() && !own {
             chosen.push(me);
         }

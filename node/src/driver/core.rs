@@ -574,6 +574,7 @@ fn tell(report: &Report) {
         Report::Resealed { batches } => tracing::info!(batches, "batches that could not be included are sealed again"),
         Report::Refused { peer: Some(node), reason } => tracing::debug!(peer = %node, reason, "refused"),
         Report::Refused { peer: None, reason } => tracing::debug!(reason, "refused"),
+        Report::Sinned { sin, epoch } => tracing::warn!(sin, epoch, "sinned"),
         Report::Taken { .. }
         | Report::Accepted { .. }
         | Report::Ordered { .. }

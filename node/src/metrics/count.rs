@@ -70,7 +70,7 @@ impl Metrics {
                 let peer = peer.as_ref().map_or_else(|| "stranger".to_owned(), NodeId::to_string);
                 self.statements_refused.get_or_create(&PeerLabel { peer }).inc();
             }
-            Report::Started { .. } => {}
+            Report::Started { .. } | Report::Sinned { .. } => {}
         }
     }
 
