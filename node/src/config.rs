@@ -4,6 +4,7 @@
 //! adds the comments), so the two cannot drift. What is refused: unknown keys, wrong types (with the line), values that
 //! cannot work, and a key that others may read. Where things lie in a node's directory is [`NodeDir`]'s to say.
 
+mod cheating;
 mod dir;
 mod error;
 mod ready;
@@ -16,6 +17,7 @@ use postroad_net::{Multiaddr, PeerId, join_address, split_address};
 use postroad_protocol::{Federation, NodeId};
 use serde::{Deserialize, Serialize};
 
+pub use cheating::{Cheating, Sins};
 pub use dir::NodeDir;
 pub use error::ConfigError;
 pub use ready::{Ready, Serving};
@@ -32,6 +34,9 @@ pub struct NodeConfig {
     /// Told once the node serves. Never in the file.
     #[serde(skip)]
     pub ready: Ready,
+    /// Told of every sin. Never in the file.
+    #[serde(skip)]
+    pub sins: Sins,
     /// A name for people, put into the node record.
     pub name: String,
     /// Where to listen.
@@ -53,6 +58,9 @@ pub struct NodeConfig {
     pub log: String,
     /// And in which form.
     pub log_format: LogFormat,
+    /// How the node cheats, in a testnet and in a build that can; in no file that says nothing of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cheat: Option<Cheating>,
     /// HTTP for operators.
     pub http: Http,
     /// The bounds of what strangers can make this node hold.
@@ -65,6 +73,7 @@ impl Default for NodeConfig {
         NodeConfig {
             dir: NodeDir::default(),
             ready: Ready::default(),
+            sins: Sins::default(),
             name: String::new(),
             listen: vec![address("/ip4/0.0.0.0/tcp/4170"), address("/ip4/0.0.0.0/udp/4170/quic-v1")],
             announce: Vec::new(),
@@ -75,6 +84,7 @@ impl Default for NodeConfig {
             redial_cap_ms: 60_000,
             log: "info,libp2p_swarm=warn".to_owned(),
             log_format: LogFormat::Text,
+            cheat: None,
             http: Http::default(),
             limits: Limits::default(),
         }
@@ -150,6 +160,7 @@ impl NodeConfig {
             table.try_into().map_err(|error: toml::de::Error| bad(error.message().to_owned()))?;
         config.dir = self.dir.clone();
         config.ready = self.ready.clone();
+        config.sins = self.sins.clone();
         Ok(config)
     }
 

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::output::{CliError, Output};
 use super::signals::{Signals, Stop};
 use super::testnet::record;
-use crate::config::{LogFormat, NodeConfig, Ready, Serving, Setting, with_peer};
+use crate::config::{LogFormat, NodeConfig, Ready, Serving, Setting, Sins, with_peer};
 use crate::driver::{NodeError, run_node};
 
 /// Arguments of `postroad run`.
@@ -115,10 +115,16 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
     if config.announced().is_empty() {
         tracing::warn!("this node announces no address, so others cannot dial it: set announce in postroad.toml");
     }
+    if config.cheat.is_some() && !record::is_testnet(&args.dir) {
+        let message = format!("{} is in no testnet, and nodes cheat nowhere else", args.dir.display());
+        return Err(CliError::usage("cheat", message, "remove the key cheat from postroad.toml"));
+    }
     record::take_place(&args.dir, &peer_id.to_string())?;
 
     let (ready, mut serves) = Ready::channel();
     config.ready = ready;
+    let (sins, mut sinned) = Sins::channel();
+    config.sins = sins;
     let (shutdown, asked) = watch::channel(false);
     let mut node = std::pin::pin!(run_node(config, asked));
     let mut parent = std::pin::pin!(parent_gone());
@@ -144,6 +150,11 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
                 if let Err(error) = told {
                     tracing::warn!(%error, "nobody reads that this node is ready");
                 }
+            }
+            Some((sin, epoch)) = sinned.recv() => {
+                let line = json!({ "type": "sinned", "peer_id": peer_id.to_string(), "sin": sin, "epoch": epoch });
+                // The log has it as well.
+                let _ = output.emit(&line, &format!("sinned: {sin} in epoch {epoch}"));
             }
             stop = signals.next() => {
                 if stopped_by.replace(stop).is_some() {

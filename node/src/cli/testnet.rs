@@ -13,6 +13,7 @@ use std::time::Duration;
 use postroad_store::{DirLock, StoreError};
 use rustix::process::Signal;
 use serde_json::json;
+use tokio::sync::mpsc;
 
 use super::children::{Child, next_end, send_signal, stop_all};
 use super::genesis::ParamArgs;
@@ -21,12 +22,16 @@ use super::output::{CliError, Output};
 use super::run::locked;
 use super::signals::{Signals, Stop};
 use super::status::of_record;
+use crate::config::Cheating;
 use plan::{Plan, PlannedNode};
 
 /// How long a node may take to serve.
 const START: Duration = Duration::from_secs(60);
 /// How long a node may take to drain.
 pub(super) const DRAIN: Duration = Duration::from_secs(10);
+
+/// Lines of nodes that wait to be printed, at most.
+const MAX_SAID: usize = 64;
 
 /// Time between two looks at the nodes, on a terminal.
 const LOOK: Duration = Duration::from_secs(1);
@@ -40,7 +45,9 @@ On a terminal a table shows how the nodes are; `postroad status --watch` in DIR 
 Examples:
   postroad testnet --nodes 4 --dir net
   postroad testnet --dir net                        resumes it: same keys, ports and mail
-  postroad run --dir net/node-3                     brings back a node that died or was killed")]
+  postroad run --dir net/node-3                     brings back a node that died or was killed
+  postroad testnet --nodes 4 --dir net --cheat 2=drop@3
+                                                    node-2 loses the third entry that it owes (docs/testing.md)")]
 pub struct Args {
     /// How many nodes; may be left out when DIR holds a testnet
     #[arg(long, value_name = "N")]
@@ -51,9 +58,19 @@ pub struct Args {
     /// Node i listens on port P + i - 1, TCP and UDP; by default free ports are chosen once
     #[arg(long, value_name = "P", default_value_t = 0)]
     pub base_port: u16,
+    /// Node N cheats: drop, or drop@3 (only the third opportunity), or drop%10 (every tenth); may be given several
+    /// times. Only in a build with the feature cheat; docs/testing.md lists the sins
+    #[arg(long, value_name = "N=SIN", value_parser = parse_cheat)]
+    pub cheat: Vec<(usize, Cheating)>,
     /// The federation's parameters
     #[command(flatten)]
     pub params: ParamArgs,
+}
+
+fn parse_cheat(text: &str) -> Result<(usize, Cheating), String> {
+    let (number, sin) = text.split_once('=').ok_or("write it as N=SIN, as in 2=drop")?;
+    let number = number.parse().map_err(|_| format!("{number:?} is no node's number"))?;
+    Ok((number, sin.parse()?))
 }
 
 /// Runs the testnet until a signal comes.
@@ -67,7 +84,10 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
         return Err(Plan::missing(&args.dir));
     }
     let _lock = DirLock::take(&args.dir).map_err(locked)?;
-    let plan = Plan::prepare(&args.dir, args.nodes, args.base_port, &args.params)?;
+    let mut plan = Plan::prepare(&args.dir, args.nodes, args.base_port, &args.params)?;
+    for (number, cheating) in &args.cheat {
+        plan.cheat(*number, *cheating)?;
+    }
     record::remove(&plan.dir)?;
     let mut children = Vec::new();
     let ended = tokio::select! {
@@ -101,9 +121,22 @@ async fn serve(plan: &Plan, children: &mut Vec<Child>, output: &Output) -> Resul
     output.emit(&json!({ "type": "ready" }), &table(&record))?;
     // Programs, files and pipes get the lines alone.
     let mut live = live::draws(output).then(|| Live::new(of_record(&record)?, LOOK, output)).transpose()?;
+    let (said, mut says) = mpsc::channel(MAX_SAID);
+    for (place, child) in children.iter_mut().enumerate() {
+        child.forward(place, said.clone());
+    }
     loop {
         let (place, status) = tokio::select! {
             ended = next_end(children) => ended,
+            Some((place, Some(value))) = says.recv() => {
+                if value["type"] == "sinned" {
+                    let (sin, epoch) = (&value["sin"], &value["epoch"]);
+                    let line = json!({ "type": "sinned", "node": place + 1, "sin": sin, "epoch": epoch });
+                    let plain = format!("{} sinned: {} in epoch {epoch}", plan.nodes[place].name, sin.as_str().unwrap_or_default());
+                    tell(&mut live, output, &line, &plain)?;
+                }
+                continue;
+            }
             shown = look(&mut live) => {
                 shown?;
                 continue;
@@ -119,10 +152,15 @@ async fn serve(plan: &Plan, children: &mut Vec<Child>, output: &Output) -> Resul
         let back = plan.nodes[place].config.dir.path().display();
         let line = json!({ "type": "died", "name": name, "pid": pid, "status": status });
         let plain = format!("{name} (pid {pid}) died: {status}; postroad run --dir {back} brings it back");
-        match &mut live {
-            Some(live) => live.aside(|| output.emit(&line, &plain))?,
-            None => output.emit(&line, &plain)?,
-        }
+        tell(&mut live, output, &line, &plain)?;
+    }
+}
+
+/// Prints a line, aside of the table where one is drawn.
+fn tell(live: &mut Option<Live>, output: &Output, line: &serde_json::Value, plain: &str) -> Result<(), CliError> {
+    match live {
+        Some(live) => live.aside(|| output.emit(line, plain)),
+        None => output.emit(line, plain),
     }
 }
 

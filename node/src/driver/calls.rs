@@ -97,6 +97,10 @@ async fn answer(shared: &Shared, from: NodeId, question: Question) -> Result<Rep
             return Err(Refusal::NotAllowed { reason: "a slice is handed out to its destination only".into() });
         }
         Question::Slice(key) => {
+            #[cfg(feature = "cheat")]
+            if withholds(shared, key).await? {
+                return Err(Refusal::NotFound { what: format!("slice {} of header {}", key.number, key.header) });
+            }
             let task = shared.clone();
             let slice = shared.offload(move || {
                 task.store.snapshot().and_then(|store| rows::slice(&store, &task.me, &task.federation, &key))
@@ -178,6 +182,14 @@ async fn ask_core<T: Send + 'static>(
         let _ = answer.send(question(node));
     }));
     shared.core.send(question).await.map_err(stopping)?;
+    answered.await.map_err(stopping)
+}
+
+/// Whether this node cheats with the slice.
+#[cfg(feature = "cheat")]
+async fn withholds(shared: &Shared, key: postroad_protocol::slice::SliceKey) -> Result<bool, Refusal> {
+    let (answer, answered) = oneshot::channel();
+    shared.core.send(ToCore::Withholds(key, answer)).await.map_err(stopping)?;
     answered.await.map_err(stopping)
 }
 

@@ -22,6 +22,7 @@ use postroad_store::{Guard, GuardError, Read, Store, StoreError, Transaction, Wr
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{NodeError, Shared, View, fetch};
+use crate::config::{NodeConfig, Sins};
 use crate::metrics::{Metrics, PeerQueue};
 
 /// Messages of one group, at most.
@@ -59,6 +60,9 @@ pub(super) enum ToCore {
     Register(Box<Verified<OwnerSigned>>, oneshot::Sender<Result<(), Refusal>>),
     Block(Box<Verified<Signed<BlockList>>>, oneshot::Sender<Result<(), Refusal>>),
     Delivery(MailboxId, Seq, oneshot::Sender<Option<Fate>>),
+    /// Whether a cheat hands this slice out to nobody.
+    #[cfg(feature = "cheat")]
+    Withholds(postroad_protocol::slice::SliceKey, oneshot::Sender<bool>),
     /// Say this to an origin once everything before it is durable.
     Durable(mpsc::WeakSender<Homeward>, Homeward),
     /// Stop, once everything sealed is under receipts or this time has passed.
@@ -131,6 +135,7 @@ pub(super) struct Thread {
     pub(super) full: Option<Duration>,
     view_changed: bool,
     pub(super) metrics: Arc<Metrics>,
+    sins: Sins,
     shown: Option<Instant>,
     fatal: Option<String>,
 }
@@ -139,6 +144,7 @@ impl Core {
     /// Opens the engine on its store and starts its thread.
     pub(super) fn start(
         config: Config,
+        settings: &NodeConfig,
         store: Store,
         guard: Option<Guard>,
         from_tasks: mpsc::Receiver<ToCore>,
@@ -146,6 +152,8 @@ impl Core {
     ) -> Result<(CoreStarted, watch::Receiver<View>, Stopped), NodeError> {
         let secret = config.secret.clone();
         let (node, outputs) = Node::open(config, &store.snapshot()?).map_err(|OpenError::Store(error)| error)?;
+        #[cfg(feature = "cheat")]
+        let node = tempted(node, settings, &store)?;
         let (view, views) = watch::channel(View {
             head: node.head().clone(),
             head_cut: node.ledger().head_cut().cloned(),
@@ -180,6 +188,7 @@ impl Core {
             full: None,
             view_changed: false,
             metrics,
+            sins: settings.sins.clone(),
             shown: None,
             fatal: None,
         };
@@ -408,6 +417,10 @@ impl Thread {
                 self.registrations.insert(token, answer);
                 return vec![Input::Block(token, list)];
             }
+            #[cfg(feature = "cheat")]
+            ToCore::Withholds(key, answer) => {
+                let _ = answer.send(self.node.withholds(&key));
+            }
             ToCore::Durable(sender, message) => self.durable.push((sender, message)),
             ToCore::Drain(patience) => {
                 self.drain_by = Some(Instant::now() + patience);
@@ -516,7 +529,12 @@ impl Thread {
                     }
                 });
             }
-            Output::Report(report) => tell(&report),
+            Output::Report(report) => {
+                if let Report::Sinned { sin, epoch } = report {
+                    self.sins.tell(sin, epoch);
+                }
+                tell(&report);
+            }
             Output::Fatal(reason) => self.fatal = Some(reason),
         }
         None
@@ -563,6 +581,16 @@ impl Thread {
             view.incarnation = node.incarnation();
         });
     }
+}
+
+/// The node, which cheats if it is told to.
+#[cfg(feature = "cheat")]
+fn tempted(mut node: Node, settings: &NodeConfig, store: &Store) -> Result<Node, StoreError> {
+    if let Some(cheating) = settings.cheat {
+        tracing::warn!(cheat = %cheating, "this node cheats");
+        node.tempt(cheating.0, &store.snapshot()?)?;
+    }
+    Ok(node)
 }
 
 /// What an operator wants to read: nothing that comes with every message or cut.

@@ -279,7 +279,8 @@ pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -
     let kept = guard.as_ref().map_or(Ok(Vec::new()), |guard| kept_cuts(guard, &federation))?;
     let (to_core, from_tasks) = mpsc::channel(MAX_TO_CORE);
     let metrics = Metrics::new(&secret.public(), &federation, &network, config.limits.max_clients);
-    let (core, view, stopped) = Core::start(engine_config, store.clone(), guard, from_tasks, Arc::clone(&metrics))?;
+    let (core, view, stopped) =
+        Core::start(engine_config, &config, store.clone(), guard, from_tasks, Arc::clone(&metrics))?;
     let shared = Shared {
         me: secret.public(),
         federation: federation.clone(),

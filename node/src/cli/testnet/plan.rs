@@ -16,7 +16,7 @@ use rand::RngExt;
 use super::record::{Node, Record};
 use crate::cli::genesis::{self, ParamArgs};
 use crate::cli::output::CliError;
-use crate::config::{ConfigError, Http, NodeConfig, NodeDir, read_genesis, render, with_peer};
+use crate::config::{Cheating, ConfigError, Http, NodeConfig, NodeDir, read_genesis, render, with_peer};
 
 /// Nodes redial each other at most this far apart, so that one that returns is back at once.
 const REDIAL_CAP_MS: u64 = 1_000;
@@ -110,6 +110,27 @@ impl Plan {
             return Err(CliError::usage("genesis-differs", message, "restore node-1's key, or use another --dir"));
         }
         Ok(Plan { dir, federation, nodes: planned })
+    }
+
+    /// Writes into a node's `postroad.toml` how it cheats from its next start on.
+    ///
+    /// # Errors
+    /// If there is no such node, or the disk refuses.
+    pub fn cheat(&mut self, number: usize, cheating: Cheating) -> Result<(), CliError> {
+        let count = self.nodes.len();
+        let Some(node) = number.checked_sub(1).and_then(|at| self.nodes.get_mut(at)) else {
+            let message = format!("the testnet has no node {number}: they are 1 to {count}");
+            return Err(CliError::usage("cheat", message, "write it as NUMBER=SIN, as in 2=drop"));
+        };
+        let path = node.config.dir.config();
+        let failed = |error| CliError::io(format_args!("write {}", path.display()), &error);
+        let text = fs::read_to_string(&path).map_err(failed)?;
+        let rest = text.lines().filter(|line| !line.starts_with("cheat =")).flat_map(|line| [line, "\n"]);
+        // First, because keys that are in no section come before the sections.
+        let text: String = [format!("cheat = \"{cheating}\"\n")].into_iter().chain(rest.map(str::to_owned)).collect();
+        fs::write(&path, text).map_err(failed)?;
+        node.config.cheat = Some(cheating);
+        Ok(())
     }
 
     /// The error for a directory without a testnet.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::output::CliError;
+use crate::config::read_genesis;
 
 /// The content of `testnet.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +119,15 @@ pub fn take_place(node_dir: &Path, peer_id: &str) -> Result<(), CliError> {
         }
     })?;
     Ok(())
+}
+
+/// Whether a node's directory is one of a testnet's, running or about to: the testnet keeps the writers' lock beside it,
+/// and both have one genesis.
+pub fn is_testnet(node_dir: &Path) -> bool {
+    let Ok(node_dir) = node_dir.canonicalize() else { return false };
+    let Some(dir) = node_dir.parent() else { return false };
+    let genesis = |dir: &Path| read_genesis(&dir.join("genesis.toml")).ok().map(|federation| federation.id());
+    dir.join(LOCK).exists() && genesis(dir).is_some_and(|id| genesis(&node_dir) == Some(id))
 }
 
 /// Waits for the lock of the writers; it is given back on drop, and with the process.
