@@ -158,11 +158,16 @@ impl Net {
 
     /// With parameters of the federation, as `NAME=NUMBER`.
     pub(crate) fn start_with(nodes: usize, params: &[&str]) -> Net {
+        Net::start_args(nodes, &params.iter().flat_map(|param| ["--param", *param]).collect::<Vec<_>>())
+    }
+
+    /// With more arguments.
+    pub(crate) fn start_args(nodes: usize, more: &[&str]) -> Net {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let net = dir.path().join("net");
         let nodes = nodes.to_string();
         let mut args = vec!["testnet", "--nodes", &nodes, "--dir", text(&net)];
-        args.extend(params.iter().flat_map(|param| ["--param", *param]));
+        args.extend(more);
         let testnet = Process::spawn(&args);
         testnet.wait_for("ready");
         Net { testnet, revived: Vec::new(), dir }

@@ -1,0 +1,115 @@
+//! Sins that leave a proof: exactly the guilty node is named, soon, by a file that verifies offline.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::net::{Net, Process, run, text};
+
+/// From the sin to the verdict.
+const SOON: Duration = Duration::from_secs(10);
+/// The node that cheats.
+const CHEAT: usize = 2;
+
+/// What happens around a node that cheats.
+struct Scene {
+    net: Net,
+    readers: Vec<Process>,
+}
+
+/// Two mailboxes at the node that cheats, which are written to and write, and two elsewhere; all are read. It goes on
+/// until the testnet names somebody.
+fn play(sin: &str) -> (Net, Value) {
+    let net = Net::start_args(4, &["--cheat", &format!("{CHEAT}={sin}")]);
+    let [bob, alice, carol, dave] =
+        [("bob", CHEAT), ("alice", CHEAT), ("carol", 3), ("dave", 4)].map(|(name, node)| net.mailbox(name, node));
+    let readers = [&bob, &alice, &carol, &dave]
+        .map(|mailbox| Process::spawn(&["recv", "--mailbox", text(&mailbox.dir), "--follow"]))
+        .into();
+    let scene = Scene { net, readers };
+    let began = Instant::now();
+    let mut sinned: Option<Instant> = None;
+    for round in 0.. {
+        let text = format!("round {round}");
+        for sender in [&carol, &dave] {
+            let sent = sender.send(&[&bob], &[&text], &[]);
+            assert!(sent.code == 0 || sent.code == 4, "{sent:?}");
+        }
+        let sent = alice.send(&[&carol, &dave], &[], format!("{text}\n{text} again\n").as_bytes());
+        assert!([0, 1, 4].contains(&sent.code), "{sent:?}");
+        for line in scene.net.news() {
+            match line["type"].as_str() {
+                Some("sinned") => sinned = sinned.or(Some(Instant::now())),
+                Some("verdict") => {
+                    assert!(sinned.is_some(), "nobody is named before it sins: {line}");
+                    drop(scene.readers);
+                    return (scene.net, line);
+                }
+                _ => {}
+            }
+        }
+        let late = sinned.map_or(began.elapsed() > 3 * SOON, |sinned| sinned.elapsed() > SOON);
+        assert!(!late, "{sin}: no verdict {:?} after the sin", sinned.map(|sinned| sinned.elapsed()));
+    }
+    unreachable!("it goes on until there is a verdict")
+}
+
+fn verify(file: &Path, genesis: &str) -> (i32, Value) {
+    let ran = run(&["verify", text(file), "--genesis", genesis]);
+    (ran.code, ran.lines.into_iter().next().unwrap_or(ran.error))
+}
+
+/// `sin` is proven as `kind`, by whoever may find it, after `epochs` at most.
+fn is_proven(sin: &str, kind: &str, epochs: u64) {
+    let (net, verdict) = play(sin);
+    assert_eq!((&verdict["kind"], &verdict["culprit"]), (&kind.into(), &CHEAT.into()), "{verdict}");
+    assert!(verdict["after_epochs"].as_u64().is_some_and(|after| after <= epochs), "{verdict}");
+    let file = net.path(verdict["evidence"].as_str().expect("a file"));
+    let genesis = net.genesis();
+    let peer = net.peer_id(CHEAT);
+    let (code, said) = verify(&file, &genesis);
+    assert_eq!((code, &said["kind"], &said["culprit"]), (0, &kind.into(), &peer.as_str().into()), "{said}");
+    let bytes = std::fs::read(&file).expect("the evidence");
+    println!("{sin}: {kind} after {} epochs, {} bytes", verdict["after_epochs"], bytes.len());
+    // Every bit is flipped in a test of the protocol; here a few, through the command.
+    for at in [0, bytes.len() / 3, bytes.len() / 2, bytes.len() - 1] {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 0x10;
+        let flipped = net.path("flipped");
+        std::fs::write(&flipped, bytes).expect("it is written");
+        let (code, said) = verify(&flipped, &genesis);
+        assert!(code != 0 && said["type"] != "verdict", "byte {at}: {said}");
+    }
+    // Nobody else is named, by any node.
+    for node in 1..=4 {
+        let ran = run(&["evidence", "list", "--node", &net.addr(node)]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        for line in ran.lines.iter().filter(|line| line["type"] == "evidence") {
+            assert_eq!(line["culprit"], peer, "node {node}: {line}");
+        }
+    }
+}
+
+macro_rules! proven {
+    ($($name:ident: $sin:literal is $kind:literal within $epochs:literal;)*) => {$(
+        #[test]
+        fn $name() {
+            is_proven($sin, $kind, $epochs);
+        }
+    )*};
+}
+
+proven! {
+    a_dropped_message: "drop@2" is "drop" within 400;
+    an_altered_message: "alter@2" is "wrong-entry" within 400;
+    a_wrong_order: "wrong-order@2" is "wrong-entry" within 400;
+    a_split_view: "split-view@2" is "split-view" within 400;
+    an_early_expiry: "early-expiry" is "early-expiry" within 400;
+    an_omitted_recipient: "omit@2" is "omission" within 400;
+    a_bad_slice: "bad-slice@2" is "bad-slice" within 400;
+    a_forged_bundle: "forge@2" is "forgery" within 400;
+    bundles_out_of_order: "misorder@2" is "misordering" within 400;
+    an_equivocation: "equivocate@2" is "equivocation" within 400;
+    a_loss: "lose@2" is "loss" within 400;
+}
