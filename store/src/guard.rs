@@ -199,7 +199,10 @@ impl Guard {
             return Ok(());
         }
         let kept = match &inner.keeper {
-            Keeper::Memory => Ok(()),
+            Keeper::Memory => {
+                let _ = draft;
+                Ok::<(), io::Error>(())
+            }
             #[cfg(feature = "redb")]
             Keeper::File(file) => file.keep(slot, draft, before.as_ref()),
         };
