@@ -1,6 +1,5 @@
 //! A node that was told to cheat: what is no single room's.
 
-use postroad_protocol::bundle::Bundle;
 use postroad_protocol::cut::Cut;
 use postroad_protocol::receipt::Receipt;
 use postroad_protocol::record::Record;
@@ -38,7 +37,6 @@ impl Node {
 
     /// A round of housekeeping.
     pub(super) fn cheat_on(&mut self, out: &mut Vec<Output>) {
-        self.router.wait_on();
         let writes = self.outbox.give_back();
         if !writes.is_empty() {
             self.persist(writes, out);
@@ -46,12 +44,6 @@ impl Node {
         for slice in self.receiver.cheat.losing.clone() {
             self.hand_in_loss(&slice, out);
         }
-    }
-
-    /// What is sealed instead of these bundles; none if nothing is to be sealed.
-    pub(super) fn tamper(&mut self, bundles: Vec<Bundle>) -> Option<Vec<Bundle>> {
-        let bundles = self.router.tamper(bundles, self.ledger.head());
-        (!bundles.is_empty() || self.outbox.has_fresh()).then_some(bundles)
     }
 
     /// A cut was applied: slices of others that it has under this node's receipt are deleted, and that is said at once.

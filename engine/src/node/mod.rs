@@ -436,7 +436,7 @@ impl Node {
         }
         let bundles = self.inbox.take_batch(self.ledger.head());
         #[cfg(feature = "cheat")]
-        let Some(bundles) = self.tamper(bundles) else { return };
+        let bundles = self.router.tamper(bundles, self.ledger.head());
         let count = bundles.len() as u32;
         let attestation = self.outbox.take_fresh();
         let token = self.next_token();

@@ -149,10 +149,15 @@ impl Outbox {
         let latest = self.logs.iter().filter(|(_, log)| log.log.size() > 0).max_by_key(|(_, log)| log.last_epoch);
         let Some((mailbox, log)) = latest else { return view };
         let size = log.log.size() - 1;
+        // Of an entry that is past retention the epoch is not here any more.
+        if log.expired_to > 0 && log.expired_to >= size {
+            return view;
+        }
+        let last_epoch = log.ends.iter().find(|(_, end)| *end >= size).map_or(0, |(settled, _)| *settled);
         let (Some(root), Some(true_log)) = (log.log.root_at(size), view.map.get(mailbox)) else { return view };
         let false_log = AttestedLog {
             log: LogHead { size, root },
-            last_epoch: true_log.last_epoch,
+            last_epoch: if size == 0 { 0 } else { last_epoch },
             expired_to: true_log.expired_to.min(size),
             acknowledged: true_log.acknowledged.clone().filter(|known| known.body.log.size <= size),
         };
@@ -171,3 +176,6 @@ impl Outbox {
         view
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,14 +15,14 @@ use super::{Origin, Router};
 use crate::cheat::{Sin, Temptation};
 use crate::outbox::cheat::altered;
 
-/// Rounds of housekeeping for which a bundle waits for another of its sender that it can follow.
-const PATIENCE: u32 = 3;
+/// Senders whose last bundle is kept, to be included once more; with more, all are forgotten.
+const MAX_EARLIER: usize = 256;
 
 #[derive(Debug, Default)]
 pub(crate) struct Sinner {
     pub(crate) temptation: Temptation,
-    /// A bundle that is to follow the next one of its sender, and since how many rounds it waits.
-    kept_back: Option<(Bundle, u32)>,
+    /// The last bundle of each sender.
+    earlier: BTreeMap<MailboxId, Bundle>,
 }
 
 /// The slice root over a body whose paths are not followed.
@@ -123,47 +123,37 @@ impl Sinner {
         Signed::sign(body, &origin.secret, &origin.federation).into_inner()
     }
 
-    /// Two bundles of one sender in falling order: those that are in this batch, or one of it and one of the next.
+    /// Two bundles of one sender in falling order: two of this batch, or one of it and then an earlier one once more.
     fn misorder(&mut self, mut bundles: Vec<Bundle>, epoch: u64) -> Vec<Bundle> {
+        if !self.temptation.is(Sin::Misorder) {
+            return bundles;
+        }
         let sender = |bundle: &Bundle| bundle.signed.body.sender;
-        if let Some((kept, rounds)) = self.kept_back.take() {
-            match bundles.iter().position(|bundle| sender(bundle) == sender(&kept)) {
-                Some(at) => {
-                    bundles.insert(at + 1, kept);
-                    self.temptation.sinned(epoch);
-                }
-                None if rounds > PATIENCE => {
-                    bundles.push(kept);
-                    self.temptation.repent();
-                }
-                None => self.kept_back = Some((kept, rounds)),
-            }
-            return bundles;
+        let is_fit = |earlier: &&Bundle| earlier.signed.body.valid_until >= epoch;
+        let again = bundles.iter().enumerate().find_map(|(at, bundle)| {
+            let earlier = self.earlier.get(&sender(bundle)).filter(is_fit)?;
+            Some((at, earlier.clone()))
+        });
+        if self.earlier.len() > MAX_EARLIER {
+            self.earlier.clear();
         }
-        if bundles.is_empty() || !self.temptation.yields(Sin::Misorder) {
-            return bundles;
-        }
-        let pairs = (0..bundles.len()).flat_map(|first| (first + 1..bundles.len()).map(move |second| (first, second)));
-        match pairs.into_iter().find(|(first, second)| sender(&bundles[*first]) == sender(&bundles[*second])) {
-            Some((first, second)) => {
-                bundles.swap(first, second);
-                self.temptation.sinned(epoch);
+        self.earlier.extend(bundles.iter().map(|bundle| (sender(bundle), bundle.clone())));
+        let mut pairs = (0..bundles.len()).flat_map(|one| (one + 1..bundles.len()).map(move |other| (one, other)));
+        match pairs.find(|(one, other)| sender(&bundles[*one]) == sender(&bundles[*other])) {
+            Some((one, other)) if self.temptation.sins(Sin::Misorder, epoch) => bundles.swap(one, other),
+            Some(_) => {}
+            None => {
+                if let Some((at, earlier)) = again.filter(|_| self.temptation.sins(Sin::Misorder, epoch)) {
+                    bundles.insert(at + 1, earlier);
+                }
             }
-            None => self.kept_back = bundles.pop().map(|bundle| (bundle, 0)),
         }
         bundles
     }
 }
 
 impl Router {
-    /// A round of housekeeping.
-    pub(crate) fn wait_on(&mut self) {
-        if let Some((_, rounds)) = &mut self.cheat.kept_back {
-            *rounds += 1;
-        }
-    }
-
-    /// What is sealed instead of these bundles; nothing if that is nothing.
+    /// What is sealed instead of these bundles.
     pub(crate) fn tamper(&mut self, bundles: Vec<Bundle>, head: &State) -> Vec<Bundle> {
         let mut bundles = self.cheat.misorder(bundles, head.epoch);
         if !bundles.is_empty()
@@ -188,3 +178,6 @@ impl Router {
         Some(Bundle { signed: Signed { body, signature: Signature([1; 64]) }, messages })
     }
 }
+
+#[cfg(test)]
+mod tests;
