@@ -46,7 +46,7 @@ fn root_of(body: &SliceBody, bundle_count: u32, federation: Digest) -> Option<Di
             }
         }
     }
-    let values = leaves.iter().map(|(mailbox, leaves)| (mailbox.0, mailbox_value(leaves))).collect();
+    let values = leaves.iter().map(|(mailbox, leaves)| (mailbox.0, mailbox_value(leaves.iter()))).collect();
     Some(SortedTree::new(values)?.root())
 }
 
