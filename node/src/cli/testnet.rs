@@ -128,12 +128,10 @@ async fn serve(plan: &Plan, children: &mut Vec<Child>, output: &Output) -> Resul
     loop {
         let (place, status) = tokio::select! {
             ended = next_end(children) => ended,
-            Some((place, Some(value))) = says.recv() => {
-                if value["type"] == "sinned" {
-                    let (sin, epoch) = (&value["sin"], &value["epoch"]);
-                    let line = json!({ "type": "sinned", "node": place + 1, "sin": sin, "epoch": epoch });
-                    let plain = format!("{} sinned: {} in epoch {epoch}", plan.nodes[place].name, sin.as_str().unwrap_or_default());
-                    tell(&mut live, output, &line, &plain)?;
+            // This task holds a sender, so there is always a next one; `None` in it is the end of a node's output.
+            Some((place, value)) = says.recv() => {
+                if let Some(value) = value.filter(|value| value["type"] == "sinned") {
+                    told_sin(place, &plan.nodes[place].name, &value, &mut live, output)?;
                 }
                 continue;
             }
@@ -154,6 +152,20 @@ async fn serve(plan: &Plan, children: &mut Vec<Child>, output: &Output) -> Resul
         let plain = format!("{name} (pid {pid}) died: {status}; postroad run --dir {back} brings it back");
         tell(&mut live, output, &line, &plain)?;
     }
+}
+
+/// Passes on what a cheating node says of itself.
+fn told_sin(
+    place: usize,
+    name: &str,
+    value: &serde_json::Value,
+    live: &mut Option<Live>,
+    output: &Output,
+) -> Result<(), CliError> {
+    let (sin, epoch) = (&value["sin"], &value["epoch"]);
+    let line = json!({ "type": "sinned", "node": place + 1, "sin": sin, "epoch": epoch });
+    let plain = format!("{name} sinned: {} in epoch {epoch}", sin.as_str().unwrap_or_default());
+    tell(live, output, &line, &plain)
 }
 
 /// Prints a line, aside of the table where one is drawn.
