@@ -6,6 +6,7 @@ use postroad_protocol::attestation::{Acknowledgement, DeliveryProof};
 use postroad_protocol::block_list::BlockList;
 use postroad_protocol::bundle::Bundle;
 use postroad_protocol::cut::Cut;
+use postroad_protocol::evidence::{Claim, Evidence, Verdict};
 use postroad_protocol::receipt::{CustodyRequest, Fill, Receipt, Sealed};
 use postroad_protocol::record::{OwnerSigned, Record};
 use postroad_protocol::refused::RefusedProof;
@@ -13,7 +14,9 @@ use postroad_protocol::slice::{SliceIndex, SliceKey};
 use postroad_protocol::wire::client::Answer;
 use postroad_protocol::wire::mail::{Homeward, Outward, SliceParcel};
 use postroad_protocol::wire::order::ToSequencer;
-use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Refusal, Seq, Signed, Verified, VerifyError};
+use postroad_protocol::{
+    Digest, Federation, MailboxId, NodeId, PublicKey, Refusal, Seq, Signed, Verified, VerifyError,
+};
 use postroad_store::Write;
 
 use crate::outbox::AttestedView;
@@ -164,6 +167,8 @@ pub enum Input {
     Block(Token, Box<Verified<Signed<BlockList>>>),
     /// Somebody asks whether a message is with a mailbox of this node.
     Delivery(Token, MailboxId, Seq),
+    /// Somebody hands evidence in: another node, a client, or this node, which found it.
+    Evidence(Token, PublicKey, Box<Evidence>),
     /// The group of inputs is over: what waits for company is sealed.
     Flush,
     /// The node is about to stop: take nothing new.
@@ -199,6 +204,10 @@ pub enum Output {
     Blocked(Token, Result<(), Refusal>),
     /// The answer to [`Input::Delivery`].
     Delivery(Token, Option<Fate>),
+    /// This node found a contradiction: judge it and, if it holds, hand it in with [`Input::Evidence`].
+    Accuse(Box<Claim>),
+    /// The answer to [`Input::Evidence`].
+    Kept(Token, Result<(), Refusal>),
     /// Get a slice from any of these nodes.
     Fetch(SliceKey, Vec<NodeId>),
     /// Get the cuts after this epoch, from any node.
@@ -275,6 +284,15 @@ pub enum Report {
     Resealed {
         /// How many batches died.
         batches: u64,
+    },
+    /// Evidence is kept that was not here before.
+    Convicted {
+        /// Its id.
+        id: Digest,
+        /// Who is guilty, and of what.
+        verdict: Verdict,
+        /// Who handed it in; this node, if it found it.
+        found_by: PublicKey,
     },
     /// Something from a peer was not taken.
     Refused {

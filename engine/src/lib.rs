@@ -11,6 +11,7 @@
 #[cfg(feature = "cheat")]
 pub mod cheat;
 pub mod deposits;
+pub mod evidence;
 pub mod gate;
 pub mod inbox;
 pub mod io;

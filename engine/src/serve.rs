@@ -8,14 +8,15 @@ use postroad_protocol::cut::{CertifiedCut, Cut, HeaderProof};
 use postroad_protocol::entry::{Entry, EntryProof};
 use postroad_protocol::merkle::log::Log;
 use postroad_protocol::slice::{SliceBody, SliceKey};
+use postroad_protocol::wire::call::Filed;
 use postroad_protocol::wire::client::Expired;
 use postroad_protocol::wire::mail::SliceParcel;
-use postroad_protocol::{Federation, MailboxId, NodeId};
+use postroad_protocol::{Digest, Federation, MailboxId, NodeId};
 use postroad_store::{Read, StoreError};
 
 use crate::shelf::Shelf;
 use crate::slices::load_body;
-use crate::tables::{self, CUTS, EXPIRED, LOGS, LogRow, META, PLACES, SLICES};
+use crate::tables::{self, CUTS, EVIDENCE, EXPIRED, LOGS, LogRow, META, PLACES, SLICES};
 
 /// Bytes of decoded cuts that are kept for all subscribers of a node, about.
 const MAX_CUT_BYTES: u64 = 8 << 20;
@@ -54,6 +55,26 @@ pub fn certified(store: &dyn Read, epoch: u64) -> Result<Option<CertifiedCut>, S
     let mut decoder = minicbor::Decoder::new(&row);
     let certified = decoder.array().and_then(|_| decoder.decode());
     certified.map(Some).map_err(|_| StoreError::Corrupt { table: CUTS, key })
+}
+
+/// The evidence after the one with this id, in the order of ids, until `max_bytes` are reached (one at least, if there is
+/// one).
+///
+/// # Errors
+/// [`StoreError`].
+pub fn evidence(store: &dyn Read, after: Option<Digest>, max_bytes: usize) -> Result<Vec<Filed>, StoreError> {
+    let mut page = Vec::new();
+    let mut bytes = 0;
+    let mut from = after.map_or_else(Vec::new, |id| [&id.0[..], &[0]].concat());
+    while let Some((key, row)) = store.range(EVIDENCE, &from, &[], 1)?.pop() {
+        bytes += row.len();
+        if bytes > max_bytes && !page.is_empty() {
+            break;
+        }
+        page.push(tables::read(EVIDENCE, &key, &row)?);
+        from = [&key[..], &[0]].concat();
+    }
+    Ok(page)
 }
 
 /// A slice that this node holds, or that it cuts again from an ordered batch of its own.

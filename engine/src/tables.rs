@@ -45,9 +45,14 @@ pub const REFUSED: Table = Table("refused");
 /// Mailbox → its owner's block list.
 pub const BLOCKS: Table = Table("blocks");
 
+/// Id → [`Filed`](postroad_protocol::wire::call::Filed): evidence.
+pub const EVIDENCE: Table = Table("evidence");
+
 /// All tables of a node's store.
-pub const ALL: [Table; 14] =
-    [META, CUTS, STATE, BATCHES, PLACES, BUNDLES, SLICES, ROOTS, PENDING, LOGS, ACKS, EXPIRING, REFUSED, BLOCKS];
+pub const ALL: [Table; 15] = [
+    META, CUTS, STATE, BATCHES, PLACES, BUNDLES, SLICES, ROOTS, PENDING, LOGS, ACKS, EXPIRING, REFUSED, BLOCKS,
+    EVIDENCE,
+];
 
 /// [`META`]: the state's floor, a [`Floor`].
 pub const FLOOR: &[u8] = b"floor";

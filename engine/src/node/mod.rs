@@ -9,6 +9,7 @@ mod challenges;
 #[cfg(feature = "cheat")]
 mod cheat;
 mod cuts;
+mod evidence;
 mod handing_in;
 mod holding;
 mod hosting;
@@ -27,6 +28,7 @@ use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Refusal, SecretKe
 use postroad_store::{Read, StoreError, Write};
 
 use crate::deposits::Deposits;
+use crate::evidence::EvidencePool;
 use crate::gate::{Gate, Load};
 use crate::inbox::{Inbox, Submitted};
 use crate::io::{ClientId, Held, Input, Now, Output, Report, Time};
@@ -109,6 +111,7 @@ pub struct Node {
     outbox: Outbox,
     gate: Gate,
     deposits: Deposits,
+    evidence: EvidencePool,
     sequencer: Option<Sequencer>,
     phase: Phase,
     draining: bool,
@@ -163,6 +166,7 @@ impl Node {
             outbox: Outbox::open(&config.secret, federation, store)?,
             deposits: Deposits::open(me, federation, config.max_custody_bytes, ledger.head(), store)?,
             gate: Gate::open(federation, config.mailbox_quota, store)?,
+            evidence: EvidencePool::open(federation, store)?,
             sequencer: is_sequencer.then(|| Sequencer::new(federation, config.guard_epoch)),
             phase: Phase::Joining,
             draining: false,
@@ -324,6 +328,7 @@ impl Node {
                 let fate = self.fate(&mailbox, seq, store)?;
                 out.push(Output::Delivery(token, fate));
             }
+            Input::Evidence(token, from, evidence) => self.keep(token, from, &evidence, out),
             Input::Drain => self.draining = true,
         }
         self.tell_accepted(false, out);

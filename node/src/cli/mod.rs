@@ -15,6 +15,7 @@ mod client_side;
 pub mod demo;
 pub mod demo_client;
 pub mod directory;
+pub mod evidence;
 pub mod fsck;
 pub mod genesis;
 pub mod init;
@@ -83,8 +84,10 @@ enum Command {
     Recv(recv::Args),
     /// Look up where a mailbox lives
     Directory(directory::Args),
-    /// Check a message proof offline
+    /// Check a message proof or evidence offline
     Verify(verify::Args),
+    /// Show what a node keeps of others' faults
+    Evidence(evidence::Args),
     /// One client of the demo
     #[command(hide = true)]
     DemoClient(demo_client::Args),
@@ -95,7 +98,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ("Try it", &["demo", "testnet", "bench"]),
     ("Run a node", &["init", "genesis", "run", "status", "backup", "restore", "fsck"]),
     ("Send and receive", &["mailbox", "send", "recv", "directory"]),
-    ("Prove", &["verify"]),
+    ("Prove", &["verify", "evidence"]),
 ];
 
 const EXAMPLES: &str = "\
@@ -214,6 +217,7 @@ async fn client_side(command: Command, output: &Output) -> Result<(), CliError> 
         Command::Recv(args) => recv::run(args, output).await,
         Command::Directory(args) => directory::run(args, output).await,
         Command::Verify(args) => verify::run(args, output).await,
+        Command::Evidence(args) => evidence::run(args, output).await,
         Command::Demo(_) | Command::Testnet(_) | Command::Bench(_) | Command::Run(_) | Command::DemoClient(_) => {
             unreachable!("dispatched before")
         }

@@ -1,12 +1,14 @@
-//! `postroad verify`: checks a message proof with nothing but the federation's genesis.
+//! `postroad verify`: checks a message proof, or judges evidence, with nothing but the federation's genesis.
 
 use std::path::PathBuf;
 
 use postroad_client::read_genesis;
 use postroad_protocol::entry::{MessageProof, Placed};
+use postroad_protocol::evidence::Claim;
 use serde_json::json;
 
 use super::client_side::time_text;
+use super::evidence::judge_file;
 use super::output::{CliError, Output};
 
 /// Arguments of `postroad verify`.
@@ -14,9 +16,10 @@ use super::output::{CliError, Output};
 #[command(after_help = "\
 Examples:
   postroad recv --mailbox alice --proof proofs
-  postroad verify proofs/17.0.3.proof --genesis alice/genesis.toml")]
+  postroad verify proofs/17.0.3.proof --genesis alice/genesis.toml
+  postroad verify fault.evidence --genesis alice/genesis.toml")]
 pub struct Args {
-    /// The proof, as `recv --proof` wrote it
+    /// The proof, as `recv --proof` wrote it; or evidence, as `evidence export` wrote it
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The federation's genesis; a mailbox's directory has it as genesis.toml
@@ -27,11 +30,14 @@ pub struct Args {
 /// Checks the file.
 ///
 /// # Errors
-/// If a file cannot be read, or the proof does not hold.
+/// If a file cannot be read, the proof does not hold, or the accused is innocent.
 pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
     let federation = read_genesis(&args.genesis)?;
     let bytes = std::fs::read(&args.file)
         .map_err(|error| CliError::io(format_args!("read {}", args.file.display()), &error))?;
+    if Claim::is_file(&bytes) {
+        return judge_file(&args.file, &bytes, &federation, output);
+    }
     let checked = match MessageProof::from_file(&bytes) {
         Ok(proof) => proof.verify(&federation).map_err(|error| error.to_string()),
         Err(error) => Err(format!("not a message proof: {error}")),

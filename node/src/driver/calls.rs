@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::core::ToCore;
 use super::offences::OFFENCE;
 use super::streams::{GREETING, StreamError, read, read_greeting, write};
-use super::{Shared, fetch};
+use super::{Shared, evidence, fetch};
 
 /// Suspicions that a status names, at most.
 const MAX_SUSPICIONS: usize = 256;
@@ -64,6 +64,7 @@ fn name(question: &Question) -> &'static str {
         Question::Delivery(..) => "delivery",
         Question::HandIn(_) => "hand-in",
         Question::BlockList(_) | Question::SetBlockList(_) => "block-list",
+        Question::Accuse(_) | Question::Evidence(_) => "evidence",
     }
 }
 
@@ -126,6 +127,8 @@ async fn answer(shared: &Shared, from: NodeId, question: Question) -> Result<Rep
             durable.map_err(|_| Refusal::NotReady)?.map_err(stopping)??;
             Reply::BlockList(block_list(shared, mailbox).await?)
         }
+        Question::Accuse(claim) => evidence::accuse(shared, from, *claim).await?,
+        Question::Evidence(after) => evidence::page(shared, after).await?,
         Question::Delivery(mailbox, seq) => delivery(shared, mailbox, seq).await?,
         Question::HandIn(chain) => {
             if chain.len() > MAX_HANDED_IN {
@@ -160,11 +163,11 @@ async fn verified<T>(
     }
 }
 
-fn stopping<E>(_: E) -> Refusal {
+pub(super) fn stopping<E>(_: E) -> Refusal {
     Refusal::NotReady
 }
 
-fn unreadable(error: StoreError) -> Refusal {
+pub(super) fn unreadable(error: StoreError) -> Refusal {
     if error.is_retryable() {
         return Refusal::Busy;
     }

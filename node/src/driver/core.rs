@@ -13,15 +13,16 @@ use postroad_engine::{Config, Fate, Input, Node, Now, OpenError, Output, Report,
 use postroad_protocol::block_list::BlockList;
 use postroad_protocol::codec::encode;
 use postroad_protocol::cut::Vote;
+use postroad_protocol::evidence::Evidence;
 use postroad_protocol::record::OwnerSigned;
 use postroad_protocol::wire::client::ToClient;
 use postroad_protocol::wire::mail::{Homeward, Outward};
 use postroad_protocol::wire::order::{FromSequencer, ToSequencer};
-use postroad_protocol::{Digest, MailboxId, NodeId, Refusal, Seq, Signature, Signed, Verified};
+use postroad_protocol::{Digest, MailboxId, NodeId, PublicKey, Refusal, Seq, Signature, Signed, Verified};
 use postroad_store::{Guard, GuardError, Read, Store, StoreError, Transaction, Write};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{NodeError, Shared, View, fetch};
+use super::{NodeError, Shared, View, evidence, fetch};
 use crate::config::{NodeConfig, Sins};
 use crate::metrics::{Metrics, PeerQueue};
 
@@ -63,6 +64,7 @@ pub(super) enum ToCore {
     /// Whether a cheat hands this slice out to nobody.
     #[cfg(feature = "cheat")]
     Withholds(postroad_protocol::slice::SliceKey, oneshot::Sender<bool>),
+    Evidence(PublicKey, Box<Evidence>, Option<oneshot::Sender<Result<(), Refusal>>>),
     /// Say this to an origin once everything before it is durable.
     Durable(mpsc::WeakSender<Homeward>, Homeward),
     /// Stop, once everything sealed is under receipts or this time has passed.
@@ -125,7 +127,7 @@ pub(super) struct Thread {
     sequencer: Option<(LinkId, mpsc::Sender<ToSequencer>)>,
     followers: BTreeMap<NodeId, (LinkId, mpsc::Sender<ToFollower>)>,
     pub(super) clients: BTreeMap<LinkId, mpsc::Sender<ToClient>>,
-    /// Who waits for a registration, or for a block list to be durable.
+    /// Who waits for a registration, or for a block list or evidence to be durable.
     registrations: BTreeMap<u64, oneshot::Sender<Result<(), Refusal>>>,
     deliveries: BTreeMap<u64, oneshot::Sender<Option<Fate>>>,
     durable: Vec<(mpsc::WeakSender<Homeward>, Homeward)>,
@@ -160,6 +162,7 @@ impl Core {
             delivered: node.settled().0,
             settled_below: node.settled().1,
             overdue: node.overdue(),
+            evidence: Arc::clone(node.evidence().kept()),
             incarnation: 0,
             signed: None,
             last_final: None,
@@ -421,6 +424,11 @@ impl Thread {
             ToCore::Withholds(key, answer) => {
                 let _ = answer.send(self.node.withholds(&key));
             }
+            ToCore::Evidence(from, evidence, answer) => {
+                let token = self.token();
+                self.registrations.extend(answer.map(|answer| (token, answer)));
+                return vec![Input::Evidence(token, from, evidence)];
+            }
             ToCore::Durable(sender, message) => self.durable.push((sender, message)),
             ToCore::Drain(patience) => {
                 self.drain_by = Some(Instant::now() + patience);
@@ -498,7 +506,7 @@ impl Thread {
                     return Some(Input::ClientGone(client));
                 }
             }
-            Output::Registered(token, result) | Output::Blocked(token, result) => {
+            Output::Registered(token, result) | Output::Blocked(token, result) | Output::Kept(token, result) => {
                 if let Some(answer) = self.registrations.remove(&token) {
                     let _ = answer.send(result);
                 }
@@ -529,7 +537,13 @@ impl Thread {
                     }
                 });
             }
+            Output::Accuse(claim) => {
+                if let Some(shared) = &self.fetcher {
+                    evidence::found(shared, *claim);
+                }
+            }
             Output::Report(report) => {
+                self.view_changed |= matches!(report, Report::Convicted { .. });
                 if let Report::Sinned { sin, epoch } = report {
                     self.sins.tell(sin, epoch);
                 }
@@ -578,6 +592,7 @@ impl Thread {
             view.head_cut = node.ledger().head_cut().cloned();
             (view.delivered, view.settled_below) = node.settled();
             view.overdue = node.overdue();
+            view.evidence = Arc::clone(node.evidence().kept());
             view.incarnation = node.incarnation();
         });
     }
@@ -600,6 +615,10 @@ fn tell(report: &Report) {
         Report::Away { node, reason } => tracing::info!(peer = %node, reason, "away: its slices go to custodians"),
         Report::Back { node } => tracing::info!(peer = %node, "back"),
         Report::Resealed { batches } => tracing::info!(batches, "batches that could not be included are sealed again"),
+        Report::Convicted { id, verdict, found_by } => {
+            let (culprit, epoch) = (&verdict.culprit, verdict.epoch);
+            tracing::warn!(fault = %verdict.fault, peer = %culprit, epoch, %id, %found_by, "evidence is kept");
+        }
         Report::Refused { peer: Some(node), reason } => tracing::debug!(peer = %node, reason, "refused"),
         Report::Refused { peer: None, reason } => tracing::debug!(reason, "refused"),
         Report::Sinned { sin, epoch } => tracing::warn!(sin, epoch, "sinned"),

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::core::ToCore;
 use super::streams::{StreamError, next_link, read, read_greeting, was_up, write};
-use super::{Shared, peer_of};
+use super::{Shared, evidence, peer_of};
 
 /// Messages that wait for one holder, at most; the engine bounds their bytes.
 const MAX_QUEUED: usize = 4_096;
@@ -113,6 +113,7 @@ async fn stream(shared: &Shared, node: NodeId) -> Result<(), StreamError> {
     let ended = tokio::select! {
         ended = send => ended,
         ended = receive(shared, node, &mut reader, &granted) => ended,
+        ended = evidence::spread(shared, node) => ended,
     };
     let _ = shared.tell(ToCore::HolderDown(node, link)).await;
     was_up(&node, ended)

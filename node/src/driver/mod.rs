@@ -11,7 +11,7 @@
 //! | swarm | 1 | libp2p (in the network crate) |
 //! | accept | 1 | hands inbound streams to their tasks |
 //! | peers | 1 | starts a holder task for each node of the directory |
-//! | holder | 1 per other node | slices to it, receipts from it |
+//! | holder | 1 per other node | slices to it, receipts from it; evidence that it lacks (`evidence.rs`) |
 //! | origin | 1 per inbound mail stream | slices from it, receipts to it |
 //! | sequencer link | 1 on other nodes | hands in; follows the cuts |
 //! | follower | 1 per inbound order stream, on the sequencer's node | the same, seen from there |
@@ -25,6 +25,7 @@ mod calls;
 mod clients;
 mod control;
 mod core;
+mod evidence;
 mod fetch;
 mod full;
 mod holders;
@@ -41,6 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postroad_engine::Input;
+use postroad_engine::evidence::Brief;
 use postroad_engine::outbox::AttestedView;
 use postroad_engine::serve::Library;
 use postroad_net::{
@@ -50,7 +52,7 @@ use postroad_protocol::codec::decode;
 use postroad_protocol::cut::{CertifiedCut, Cut, Vote};
 use postroad_protocol::state::State;
 use postroad_protocol::wire::client::Overdue;
-use postroad_protocol::{Federation, NodeId, SecretKey, Signature, Verified, wire};
+use postroad_protocol::{Digest, Federation, NodeId, SecretKey, Signature, Verified, wire};
 use postroad_store::{Guard, GuardError, SignedDraft, Store, StoreError};
 use tokio::sync::{mpsc, watch};
 
@@ -98,6 +100,7 @@ struct View {
     delivered: u64,
     settled_below: (u64, u32),
     overdue: Vec<Overdue>,
+    evidence: Arc<BTreeMap<Digest, Brief>>,
     incarnation: u64,
     /// The last attestation that is signed, and the last that is final.
     signed: Option<Arc<AttestedView>>,
@@ -123,6 +126,7 @@ struct Shared {
     redial_cap: Duration,
     max_peer_bytes: u64,
     offences: Arc<offences::Offences>,
+    desk: Arc<evidence::Desk>,
     metrics: Arc<Metrics>,
 }
 
@@ -296,6 +300,7 @@ pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -
         redial_cap: Duration::from_millis(config.redial_cap_ms),
         max_peer_bytes: config.limits.peer_queue_bytes,
         offences: Arc::default(),
+        desk: Arc::default(),
         metrics: Arc::clone(&metrics),
     };
     core.runs_fetches_with(&shared).await;

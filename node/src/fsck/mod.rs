@@ -14,11 +14,13 @@
 //! | `slices.rs` | every slice held: paths, root, the header's signature, the request |
 //! | `batches.rs` | own batches: entries, slices, bundles, their chain; places; bundles taken |
 //! | `pending.rs` | slices that are waited for or answered for, against the state |
+//! | `evidence.rs` | the verdict of every piece of evidence |
 //! | `meta.rs` | single values |
 
 mod attestations;
 mod batches;
 mod cuts;
+mod evidence;
 mod kept;
 mod logs;
 mod meta;
@@ -86,6 +88,7 @@ pub fn check(
     own.finish(&context, &walked, &mut report)?;
     slices::check(&context, &mut report)?;
     pending::check(&context, &walked, &filled, &mut report)?;
+    evidence::check(&context, &mut report)?;
     Ok(Summary {
         records: report.records(),
         problems: report.problems(),

@@ -70,6 +70,9 @@ impl Metrics {
                 let peer = peer.as_ref().map_or_else(|| "stranger".to_owned(), NodeId::to_string);
                 self.statements_refused.get_or_create(&PeerLabel { peer }).inc();
             }
+            Report::Convicted { verdict, .. } => {
+                self.evidence.get_or_create(&KindLabel { kind: verdict.fault.code() }).inc();
+            }
             Report::Started { .. } | Report::Sinned { .. } => {}
         }
     }

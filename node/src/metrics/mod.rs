@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use postroad_net::{Meter, Network};
+use postroad_protocol::evidence::Fault;
 use postroad_protocol::{Federation, NodeId, Refusal, VerifyError};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -81,6 +82,7 @@ pub(crate) struct Metrics {
     statements_refused: Family<PeerLabel, Counter>,
     statements_verified: Family<KindLabel, Counter>,
     statements_failed: Family<KindLabel, Counter>,
+    evidence: Family<KindLabel, Counter>,
     peer_away: Family<PeerLabel, Counter>,
     peer_back: Family<PeerLabel, Counter>,
     dial_failures: Family<PeerLabel, Counter>,
@@ -186,6 +188,7 @@ impl Metrics {
             statements_refused: to.zero("statements_refused", "Statements of or about a peer that were not taken"),
             statements_verified: to.zero("statements_verified", "Statements whose signatures and paths hold"),
             statements_failed: to.zero("statements_failed", "Statements that do not verify"),
+            evidence: to.zero("evidence", "Evidence of a fault that was kept and was not here before"),
             peer_away: to.zero("peer_away", "Times that a node became away: its slices go to custodians"),
             peer_back: to.zero("peer_back", "Times that a node came back"),
             dial_failures: to.zero("dial_failures", "Failed attempts to connect to a node"),
@@ -230,6 +233,9 @@ impl Metrics {
         }
         for kind in ["own", "custody"] {
             let _ = metrics.slices_held.get_or_create(&KindLabel { kind });
+        }
+        for fault in Fault::ALL {
+            let _ = metrics.evidence.get_or_create(&KindLabel { kind: fault.code() });
         }
         Arc::new(metrics)
     }

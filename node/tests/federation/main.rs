@@ -2,6 +2,7 @@
 
 mod challenges;
 mod durability;
+mod evidence;
 mod failures;
 mod interop;
 mod kills;

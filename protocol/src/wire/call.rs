@@ -4,10 +4,11 @@ use minicbor::{Decode, Encode};
 
 use crate::attestation::DeliveryProof;
 use crate::block_list::BlockList;
-use crate::crypto::{MailboxId, NodeId};
+use crate::crypto::{MailboxId, NodeId, PublicKey};
 use crate::cut::Cut;
 use crate::digest::Digest;
 use crate::error::Refusal;
+use crate::evidence::Claim;
 use crate::genesis::Genesis;
 use crate::receipt::Sealed;
 use crate::record::OwnerSigned;
@@ -51,6 +52,12 @@ pub enum Question {
     /// A new block list of a mailbox that lives here; answered with [`Reply::BlockList`] once it is durable.
     #[n(9)]
     SetBlockList(#[n(0)] Signed<BlockList>),
+    /// Evidence; answered with [`Reply::Judged`].
+    #[n(10)]
+    Accuse(#[n(0)] Box<Claim>),
+    /// The evidence that the node keeps, in the order of ids, after this one; as much as fits.
+    #[n(11)]
+    Evidence(#[n(0)] Option<Digest>),
 }
 
 /// An answer.
@@ -86,6 +93,41 @@ pub enum Reply {
     /// The block list that holds from now on; none if there never was one.
     #[n(9)]
     BlockList(#[n(0)] Option<Box<Signed<BlockList>>>),
+    /// What the node found of the evidence that it was handed.
+    #[n(10)]
+    Judged(#[n(0)] Judged),
+    /// Evidence, in the order of ids.
+    #[n(11)]
+    Evidence(#[n(0)] Vec<Filed>),
+}
+
+/// What a node found of a claim.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Judged {
+    /// It holds, and is kept under this id; or was before.
+    #[n(0)]
+    Kept(#[n(0)] Digest),
+    /// Its statements hold, and the accused is innocent, for this reason.
+    #[n(1)]
+    Cleared(#[n(0)] String),
+    /// It proves nothing, for this reason.
+    #[n(2)]
+    Unproven(#[n(0)] String),
+}
+
+/// Evidence as a node keeps it. When it came and from whom is the node's own word; the claim speaks for itself.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Filed {
+    /// The last epoch that the node had applied when it came.
+    #[n(0)]
+    pub found_epoch: u64,
+    /// Who handed it in; the node itself, where it found it.
+    #[n(1)]
+    pub found_by: PublicKey,
+    /// The evidence.
+    #[n(2)]
+    pub claim: Claim,
 }
 
 /// What a node knows of itself and of the federation.

@@ -23,7 +23,7 @@ pub const MAX_MAIL_BYTES: usize = 32 << 20;
 pub const MAX_ORDER_BYTES: usize = 16 << 20;
 /// The largest message on [`CLIENT`]: the largest bundle, or an entry of it.
 pub const MAX_CLIENT_BYTES: usize = 16 << 20;
-/// The largest question on [`CALL`].
-pub const MAX_QUESTION_BYTES: usize = 4 << 20;
+/// The largest question on [`CALL`]: evidence, and a few bytes around it.
+pub const MAX_QUESTION_BYTES: usize = crate::evidence::MAX_EVIDENCE_BYTES + 64;
 /// The largest answer on [`CALL`]: a page of cuts, or a slice.
 pub const MAX_ANSWER_BYTES: usize = 32 << 20;

@@ -101,7 +101,9 @@ impl World {
             | Question::Status
             | Question::Home(..)
             | Question::BlockList(_)
-            | Question::SetBlockList(_) => {
+            | Question::SetBlockList(_)
+            | Question::Accuse(_)
+            | Question::Evidence(_) => {
                 return self.broken("world", "a question that nobody here asks");
             }
         }

@@ -4,6 +4,7 @@ use postroad_engine::{Input, Output, Report, tables};
 use postroad_protocol::Signature;
 use postroad_protocol::codec::encode;
 use postroad_protocol::cut::{Cut, Vote, vote};
+use postroad_protocol::evidence::Fault;
 use postroad_protocol::record::Record;
 use postroad_protocol::wire::order::{FromSequencer, ToSequencer};
 
@@ -50,6 +51,18 @@ impl World {
                 }
                 self.show_attestation(me);
             }
+            // Nobody here lies, whatever fails. A disk that was set back may have lost what its node signed for.
+            Output::Accuse(claim) => {
+                let (fault, accused) = (claim.fault(), claim.accused(&self.federation));
+                match claim.judge(&self.federation) {
+                    Ok(_) if fault == Fault::Loss => {}
+                    judged => {
+                        let what = format!("node {me} accuses {accused} of {fault}: {judged:?}");
+                        return self.broken("accused", what);
+                    }
+                }
+            }
+            Output::Kept(..) => return self.broken("world", "evidence that nobody here handed in"),
             Output::Report(report) => {
                 match &report {
                     Report::Away { .. } => self.stats.aways += 1,

@@ -3,19 +3,21 @@
 use minicbor::{Decode, Encode};
 use postroad::config::NodeDir;
 use postroad_engine::tables::{
-    ACKS, ATTESTED, BATCHES, BUNDLES, CUTS, DELIVERED, FLOOR, Floor, Holding, LOGS, LogRow, META, PENDING, PLACES,
-    PendingRow, ROOTS, SLICES, STATE, StoredBatch, Taken, delete, key_number, mailbox_key, number_key, put,
+    ACKS, ATTESTED, BATCHES, BUNDLES, CUTS, DELIVERED, EVIDENCE, FLOOR, Floor, Holding, LOGS, LogRow, META, PENDING,
+    PLACES, PendingRow, ROOTS, SLICES, STATE, StoredBatch, Taken, delete, key_number, mailbox_key, number_key, put,
 };
 use postroad_protocol::attestation::Acknowledgement;
 use postroad_protocol::codec::{decode, encode};
 use postroad_protocol::cut::{Cut, CutBody, vote};
 use postroad_protocol::state::{MailboxState, NodeState, StateKey};
+use postroad_protocol::wire::call::Filed;
 use postroad_protocol::wire::mail::SliceParcel;
 use postroad_protocol::{Digest, MailboxId, SecretKey, Signed, Verified};
 use postroad_store::{Table, Write};
 
 use super::forge;
 use super::rows::Rows;
+use crate::evidence::equivocation;
 use crate::net::{Net, run, text};
 
 /// Cuts that are appended, so that the state has a floor.
@@ -287,6 +289,14 @@ fn plants(scene: &Scene) -> Vec<Plant<'_>> {
     plant(first, ack(&|ack| ack.body.log.root = Digest::ZERO), ACKS, "has another root");
     plant(first, ack(&|ack| ack.body.log.size = 10_000), ACKS, "entries only");
     plant(first, vec![put(ACKS, other.0, &first.value::<Ack>(ACKS, &key))], ACKS, "another mailbox's");
+
+    let (claim, innocent) =
+        (equivocation(&keys[1], 1, &first.federation), equivocation(&keys[1], 2, &first.federation));
+    let evidence =
+        |key: [u8; 32], claim| vec![put(EVIDENCE, key, &Filed { found_epoch: 1, found_by: first.me, claim })];
+    let id = innocent.id(&first.federation).0;
+    plant(first, evidence([7; 32], claim), EVIDENCE, "it holds other evidence");
+    plant(first, evidence(id, innocent), EVIDENCE, "two incarnations");
     plants
 }
 

@@ -9,16 +9,19 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use postroad_engine::tables::{
-    ACKS, ALL, BATCHES, BLOCKS, CUTS, FLOOR, Floor, LOGS, META, PENDING, SLICES, STATE, StoredBatch, number_key,
+    ACKS, ALL, BATCHES, BLOCKS, CUTS, EVIDENCE, FLOOR, Floor, LOGS, META, PENDING, SLICES, STATE, StoredBatch,
+    number_key,
 };
 use postroad_protocol::codec::{decode, encode};
 use postroad_protocol::state::StateKey;
+use postroad_protocol::wire::call::Judged;
 use postroad_protocol::wire::mail::SliceParcel;
 use postroad_store::{Store, Table};
 use serde_json::Value;
 
 use super::forge;
 use super::rows::{Rows, flip};
+use crate::evidence::{accuse, equivocation_of};
 use crate::net::{Mailbox, Net, postroad, run, signal, text};
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -158,6 +161,8 @@ fn a_record_of_any_kind_that_rots_is_named_and_a_backup_brings_it_back() {
     // A block list, and mail that it refuses.
     assert_eq!(run(&["mailbox", "block", "--mailbox", text(&bob.dir), &carol.address]).code, 0);
     assert_eq!(carol.send(&[&bob], &["--wait", "delivered", "unwanted"], &[]).code, 1);
+    let (claim, federation) = equivocation_of(&net, 2);
+    assert_eq!(accuse(&net.addr(3), &claim), Judged::Kept(claim.id(&federation)));
     let third = net.path("net/node-3");
     let backup = net.path("third.backup");
     assert_eq!(run(&["backup", "--dir", text(&third), "--out", text(&backup)]).code, 0);
@@ -196,7 +201,7 @@ fn a_record_of_any_kind_that_rots_is_named_and_a_backup_brings_it_back() {
         };
         assert_eq!((checked.code, checked.lines.iter().filter(named).count()), (3, 1), "{name}: {checked:?}");
         // What a start reads, it names, and stops.
-        if [META, STATE, CUTS, PENDING, LOGS, ACKS, BLOCKS].contains(&table) {
+        if [META, STATE, CUTS, PENDING, LOGS, ACKS, BLOCKS, EVIDENCE].contains(&table) {
             let (code, error) = ends(&["run", "--dir", text(&dir)]);
             assert_eq!((code, &error["code"]), (Some(1), &"store-damaged".into()), "{name}: {error}");
             let message = error["message"].as_str().expect("a message");

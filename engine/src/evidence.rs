@@ -1,0 +1,104 @@
+//! The evidence that this node keeps: each fault once, by its id, and of each culprit so much of a kind, so that nobody can
+//! fill the disk with what one node did a thousand times.
+//!
+//! It takes [`Evidence`], which cannot be had without judging a claim. What is kept stays: nothing that a culprit does
+//! later makes two contradicting statements agree.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use postroad_protocol::codec::encode;
+use postroad_protocol::evidence::{Claim, Evidence, Fault, MAX_EVIDENCE_BYTES};
+use postroad_protocol::wire::call::Filed;
+use postroad_protocol::{Digest, Federation, NodeId, PublicKey, Refusal};
+use postroad_store::{Read, StoreError, Write};
+
+use crate::tables::{self, EVIDENCE};
+
+/// Evidence of one kind against one node that is kept, at most. The first convicts as well as the last.
+const MAX_OF_KIND: usize = 64;
+/// Bytes of all evidence that is kept, at most.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// What is kept, in brief.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Brief {
+    /// The fault.
+    pub fault: Fault,
+    /// Who is guilty.
+    pub culprit: NodeId,
+}
+
+/// Evidence by id.
+#[derive(Debug)]
+pub struct EvidencePool {
+    federation: Federation,
+    kept: Arc<BTreeMap<Digest, Brief>>,
+    bytes: u64,
+}
+
+impl EvidencePool {
+    /// Reads what a store keeps.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open(federation: &Federation, store: &dyn Read) -> Result<EvidencePool, StoreError> {
+        let mut kept = BTreeMap::new();
+        let mut bytes = 0;
+        let mut from = Vec::new();
+        loop {
+            let rows = store.range(EVIDENCE, &from, &[], 16)?;
+            let Some((last, _)) = rows.last() else { break };
+            from = [last.as_slice(), &[0]].concat();
+            for (key, value) in rows {
+                let filed: Filed = tables::read(EVIDENCE, &key, &value)?;
+                bytes += value.len() as u64;
+                kept.insert(filed.claim.id(federation), brief(&filed.claim, federation));
+            }
+        }
+        Ok(EvidencePool { federation: federation.clone(), kept: Arc::new(kept), bytes })
+    }
+
+    /// Everything that is kept.
+    pub fn kept(&self) -> &Arc<BTreeMap<Digest, Brief>> {
+        &self.kept
+    }
+
+    /// Whether there is evidence that this node committed a fraud. A loss is none.
+    pub fn convicts(&self, node: &NodeId) -> bool {
+        self.kept.values().any(|brief| brief.culprit == *node && brief.fault != Fault::Loss)
+    }
+
+    /// Takes evidence that came at `epoch` from `found_by`. Returns what to write; nothing if it is here already.
+    ///
+    /// # Errors
+    /// [`Refusal::TooLarge`], and [`Refusal::NotAllowed`] where as much is kept as may be.
+    pub fn take(&mut self, evidence: &Evidence, epoch: u64, found_by: PublicKey) -> Result<Option<Write>, Refusal> {
+        let id = evidence.id();
+        if self.kept.contains_key(&id) {
+            return Ok(None);
+        }
+        let bytes = encode(evidence.claim()).len();
+        if bytes > MAX_EVIDENCE_BYTES {
+            return Err(Refusal::TooLarge { bytes: bytes as u64, limit: MAX_EVIDENCE_BYTES as u64 });
+        }
+        let brief = brief(evidence.claim(), &self.federation);
+        let full = |reason: &str| Err(Refusal::NotAllowed { reason: reason.to_owned() });
+        if self.kept.values().filter(|known| **known == brief).count() >= MAX_OF_KIND {
+            return full("as much evidence of this kind against this node is kept as may be");
+        }
+        let filed = Filed { found_epoch: epoch, found_by, claim: evidence.claim().clone() };
+        let write = tables::put(EVIDENCE, id.0, &filed);
+        let Write::Put { value, .. } = &write else { return Ok(None) };
+        if self.bytes.saturating_add(value.len() as u64) > MAX_BYTES {
+            return full("as much evidence is kept as may be");
+        }
+        self.bytes += value.len() as u64;
+        Arc::make_mut(&mut self.kept).insert(id, brief);
+        Ok(Some(write))
+    }
+}
+
+fn brief(claim: &Claim, federation: &Federation) -> Brief {
+    Brief { fault: claim.fault(), culprit: claim.accused(federation) }
+}
