@@ -35,6 +35,17 @@ impl Node {
         out.extend(sins.map(|(sin, epoch)| Output::Report(Report::Sinned { sin: sin.name(), epoch })));
     }
 
+    /// An attestation is to be begun. An owner may acknowledge at any moment, so what is forgotten too early is forgotten
+    /// now, and attested at once.
+    pub(super) fn expire_early(&mut self, out: &mut Vec<Output>) {
+        if !self.draining
+            && self.receiver.is_caught_up()
+            && let Some(write) = self.outbox.expire_early(self.receiver.delivered())
+        {
+            self.persist(vec![write], out);
+        }
+    }
+
     /// A round of housekeeping.
     pub(super) fn cheat_on(&mut self, out: &mut Vec<Output>) {
         let writes = self.outbox.give_back();

@@ -11,7 +11,7 @@ use postroad_store::{Read, StoreError, Write};
 use super::{AttestedView, Outbox};
 use crate::cheat::{Sin, Temptation};
 use crate::slices::load_body;
-use crate::tables::{self, LOGS, LogRow, META};
+use crate::tables::{self, EXPIRED, LOGS, LogRow, META};
 
 /// [`META`]: the row that is held back, and whose it is.
 const HELD_BACK: &[u8] = b"held-back";
@@ -135,13 +135,17 @@ impl Outbox {
         vec![tables::delete(META, HELD_BACK), tables::put(LOGS, key, &row)]
     }
 
-    /// The last epoch that is past retention: `expired`, or all that is `delivered`, while an owner has not acknowledged.
-    pub(crate) fn expire_early(&mut self, expired: u64, delivered: u64) -> u64 {
-        let tempting = expired < delivered && self.logs.values().any(|log| !log.open.is_empty());
-        match tempting && self.cheat.temptation.sins(Sin::EarlyExpiry, delivered) {
-            true => delivered,
-            false => expired,
+    /// Before an attestation of everything up to `epoch` begins: all of it is past retention, if an owner has not
+    /// acknowledged some of it. The write comes before the attestation's.
+    pub(crate) fn expire_early(&mut self, epoch: u64) -> Option<Write> {
+        let begins =
+            self.incarnation > 0 && self.begun.is_none() && self.fresh.is_none() && epoch > self.attested_epoch;
+        let tempting = begins && self.logs.values().any(|log| !log.open.is_empty());
+        if !tempting || !self.cheat.temptation.sins(Sin::EarlyExpiry, epoch) {
+            return None;
         }
+        self.expire(epoch);
+        Some(tables::put(META, EXPIRED, &epoch))
     }
 
     /// The attestation as it is shown: to the owner of the log that grew last another one, until this one is anchored.
