@@ -150,6 +150,30 @@ pub enum Violation {
     },
 }
 
+impl Violation {
+    /// A name that does not change, for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Violation::Proof(_) => "proof",
+            Violation::Index { .. } => "index",
+            Violation::NotMine { .. } => "not-mine",
+            Violation::Forgotten { .. } => "forgotten",
+            Violation::Unattested { .. } => "unattested",
+            Violation::SettledEarly { .. } => "settled-early",
+            Violation::Order { .. } => "order",
+            Violation::Changed { .. } => "changed",
+            Violation::Root { .. } => "root",
+            Violation::Shrunk { .. } => "shrunk",
+            Violation::TwoAttestations { .. } => "two-attestations",
+            Violation::LastEpoch { .. } => "last-epoch",
+            Violation::AfterAttested { .. } => "after-attested",
+            Violation::TwoCuts { .. } => "two-cuts",
+            Violation::BelowSettled { .. } => "below-settled",
+            Violation::SplitOrder { .. } => "split-order",
+        }
+    }
+}
+
 /// An entry that holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checked {
@@ -160,6 +184,9 @@ pub struct Checked {
     /// What it amounts to.
     pub placed: Placed,
 }
+
+/// How many attestations may wait for their entries.
+const MAX_WAITING: usize = 16;
 
 /// What an attestation amounts to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +205,8 @@ pub enum Attested {
         /// Its size.
         size: u64,
     },
-    /// Older than what was checked before, and not needed.
+    /// Of a size that was released: it is not compared with the leaves here. Its number was compared with the newest
+    /// one's; [`crate::receiver`] compares it with the last attestations, and with the leaves that are kept.
     Old,
 }
 
@@ -231,9 +259,10 @@ pub struct LogVerifier {
     tail: Vec<LogLeaf>,
     #[n(5)]
     mark: Option<Mark>,
-    /// The newest attestation of more entries than there are.
+    /// Attestations of more entries than there are, as they came. Of more than [`MAX_WAITING`] the oldest is let go
+    /// uncompared; that takes a home which signs much faster than it hands out entries.
     #[n(6)]
-    waiting: Option<MailboxAttestation>,
+    waiting: Vec<MailboxAttestation>,
 }
 
 impl LogVerifier {
@@ -250,7 +279,7 @@ impl LogVerifier {
         before: Option<LogLeaf>,
         mark: Option<Mark>,
     ) -> LogVerifier {
-        LogVerifier { mailbox, home, base, before, tail: Vec::new(), mark, waiting: None }
+        LogVerifier { mailbox, home, base, before, tail: Vec::new(), mark, waiting: Vec::new() }
     }
 
     /// The index of the entry that is due.
@@ -394,22 +423,30 @@ impl LogVerifier {
         attestation.verify(&self.mailbox, &self.home, federation)?;
         let size = attestation.log.log.size;
         if size > self.next_index() {
-            self.waiting = Some(attestation.clone());
+            if self.waiting.len() >= MAX_WAITING {
+                self.waiting.remove(0);
+            }
+            self.waiting.push(attestation.clone());
             return Ok(Attested::Ahead { size });
         }
         self.compare(attestation, federation)
     }
 
-    /// Checks the attestation that waited for entries, once they are all there.
+    /// Checks the attestations that waited for entries, once those are there. Returns what the longest amounts to.
     ///
     /// # Errors
     /// [`Violation`].
     pub fn caught_up(&mut self, federation: &Federation) -> Result<Option<Attested>, Violation> {
         let next = self.next_index();
-        match self.waiting.take_if(|waiting| waiting.log.log.size <= next) {
-            Some(attestation) => self.compare(&attestation, federation).map(Some),
-            None => Ok(None),
+        let mut due: Vec<MailboxAttestation> =
+            self.waiting.extract_if(.., |waiting| waiting.log.log.size <= next).collect();
+        // A longer one raises the mark, below which leaves are released.
+        due.sort_by_key(|attestation| attestation.log.log.size);
+        let mut last = None;
+        for attestation in due {
+            last = Some(self.compare(&attestation, federation)?);
         }
+        Ok(last)
     }
 
     fn compare(&mut self, attestation: &MailboxAttestation, federation: &Federation) -> Result<Attested, Violation> {

@@ -49,6 +49,22 @@ fn an_attestation_ahead_waits_for_its_entries() {
 }
 
 #[test]
+fn every_attestation_that_waits_is_compared_and_not_the_newest_alone() {
+    let mut order = Order::new();
+    let mut verifier = verifier();
+    let delivered = order.deliver(&["a", "b", "c"]);
+    let lie = order.attest_log(LogHead { size: 2, root: Digest([9; 32]) });
+    let honest = order.attest();
+    for attested in [&lie, &honest] {
+        assert!(matches!(verifier.attested(attested, &order.federation), Ok(Attested::Ahead { .. })));
+    }
+    take(&mut verifier, &order, &delivered[0]).unwrap();
+    assert_eq!(verifier.caught_up(&order.federation), Ok(None));
+    take(&mut verifier, &order, &delivered[1]).unwrap();
+    assert_eq!(verifier.caught_up(&order.federation), Err(Violation::Root { number: 1, size: 2 }));
+}
+
+#[test]
 fn a_missing_entry_a_repeated_one_and_a_swapped_one_are_refused() {
     let mut order = Order::new();
     let mut verifier = verifier();
