@@ -241,6 +241,12 @@ pub(crate) struct ClientStream {
     pub(crate) epoch: u64,
 }
 
+impl fmt::Debug for ClientStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientStream").field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
 /// What the node says.
 pub(crate) struct Incoming {
     reader: StreamReader,

@@ -2,14 +2,16 @@
 //!
 //! *Live* hands a message out as soon as it is verified, and marks it when it comes late. *Strict* hands out only what
 //! lies below every slice that can still come late, in ascending order of sequence number, and so never out of order.
-//! Of several copies of one message the first handed out is mail; the others are repeats. Numbers per sender that are
-//! missing below that bound are gaps, each reported once.
+//! Of several copies of one message the first handed out is mail; the others are repeats, as far as ids are remembered
+//! ([`MAX_SEEN`]). Numbers per sender that are missing below that bound are gaps, each reported once, and once more when
+//! it is closed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use minicbor::{Decode, Encode};
-use postroad_protocol::{Digest, MailboxId, Seq};
+use postroad_protocol::{Digest, MailboxId, NodeId, Seq};
 
+use crate::control::Numbering;
+use crate::numbers::{Closed, Hole, Numbers, is_below};
 use crate::verify_log::Violation;
 
 /// When a message is handed out.
@@ -33,8 +35,10 @@ pub struct Item {
     pub id: Digest,
     /// Who sent it.
     pub sender: MailboxId,
+    /// Its origin.
+    pub via: NodeId,
     /// Its number from that sender, if the library sealed it.
-    pub number: Option<u64>,
+    pub numbering: Option<Numbering>,
 }
 
 /// What to hand out.
@@ -53,54 +57,21 @@ pub enum Out {
         /// The last missing number.
         to: u64,
     },
+    /// They are missing no more.
+    Closed {
+        /// The sender.
+        sender: MailboxId,
+        /// The first number.
+        from: u64,
+        /// The last number.
+        to: u64,
+        /// Why.
+        why: Closed,
+    },
 }
 
-/// The numbers of one sender.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Encode, Decode)]
-#[cbor(array)]
-pub struct Numbers {
-    /// Every number up to this one is here or was reported.
-    #[n(0)]
-    through: u64,
-    /// Numbers above it that are here, each with the place where it stands, and whose holes are not reported yet.
-    #[n(1)]
-    above: BTreeMap<u64, Seq>,
-}
-
-/// How many numbers of one sender may stand above a hole before it is reported in any case.
-const MAX_ABOVE: usize = 1_024;
-
-impl Numbers {
-    fn take(&mut self, number: u64, seq: Seq) {
-        if number > self.through {
-            self.above.insert(number, seq);
-            self.close();
-        }
-    }
-
-    /// Moves over the numbers that are here.
-    fn close(&mut self) {
-        while self.above.remove(&self.through.saturating_add(1)).is_some() {
-            self.through += 1;
-        }
-    }
-
-    /// The next hole that nothing late can fill any more.
-    fn gap(&mut self, below: (u64, u32)) -> Option<(u64, u64)> {
-        let (&number, _) = self
-            .above
-            .first_key_value()
-            .filter(|_| self.above.len() > MAX_ABOVE || self.above.values().any(|seq| is_below(*seq, below)))?;
-        let gap = (self.through + 1, number - 1);
-        self.through = number - 1;
-        self.close();
-        Some(gap)
-    }
-}
-
-fn is_below(seq: Seq, below: (u64, u32)) -> bool {
-    (seq.epoch, seq.position) < below
-}
+/// How many ids are remembered, to know copies.
+pub const MAX_SEEN: usize = 4_096;
 
 /// Decides what is handed out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,18 +84,64 @@ pub struct Delivery {
     /// In strict mode: verified, and not handed out.
     held: BTreeMap<Seq, Item>,
     seen: BTreeSet<Digest>,
+    /// The same, oldest first.
+    order: VecDeque<Digest>,
     numbers: BTreeMap<MailboxId, Numbers>,
+    /// Entries of this log were never read here: what a new sender's first number is says nothing.
+    blind: bool,
 }
 
 impl Delivery {
     /// A delivery at the start of a log.
     pub fn new(mode: Mode) -> Delivery {
-        Delivery::resume(mode, BTreeSet::new(), BTreeMap::new())
+        Delivery::resume(mode, Vec::new(), BTreeMap::new(), false)
     }
 
-    /// A delivery that goes on where `seen` was handed out before.
-    pub fn resume(mode: Mode, seen: BTreeSet<Digest>, numbers: BTreeMap<MailboxId, Numbers>) -> Delivery {
-        Delivery { mode, below: (0, 0), overdue: BTreeSet::new(), held: BTreeMap::new(), seen, numbers }
+    /// A delivery that goes on where `seen` was handed out before, oldest first; `blind` if entries were skipped.
+    pub fn resume(mode: Mode, seen: Vec<Digest>, numbers: BTreeMap<MailboxId, Numbers>, blind: bool) -> Delivery {
+        Delivery {
+            mode,
+            below: (0, 0),
+            overdue: BTreeSet::new(),
+            held: BTreeMap::new(),
+            seen: seen.iter().copied().collect(),
+            order: seen.into(),
+            numbers,
+            blind,
+        }
+    }
+
+    /// Whether entries of this log were never read here.
+    pub fn is_blind(&self) -> bool {
+        self.blind
+    }
+
+    /// Entries are skipped that will never be read here: holes that they leave mean nothing.
+    pub fn skipped(&mut self) {
+        self.blind = true;
+        self.numbers.values_mut().for_each(Numbers::skip);
+    }
+
+    /// All senders whose numbers are known.
+    pub fn senders(&self) -> impl Iterator<Item = &MailboxId> {
+        self.numbers.keys()
+    }
+
+    /// Everything that is missing.
+    pub fn holes(&self) -> impl Iterator<Item = (MailboxId, Hole)> + '_ {
+        self.numbers.iter().flat_map(|(sender, numbers)| numbers.holes().map(|hole| (*sender, hole)))
+    }
+
+    /// The sender was asked about the hole that begins here.
+    pub fn asked(&mut self, sender: &MailboxId, from: u64) {
+        self.numbers.entry(*sender).and_modify(|numbers| numbers.asked(from));
+    }
+
+    /// Why these numbers of a sender are not here is known.
+    pub fn explained(&mut self, sender: &MailboxId, number: u64, why: Closed, out: &mut Vec<Out>) {
+        if let Some(numbers) = self.numbers.get_mut(sender) {
+            close(*sender, numbers.explained(number, number, why), out);
+        }
     }
 
     /// How many messages wait for their turn.
@@ -180,11 +197,22 @@ impl Delivery {
             out.push(Out::Repeat(item.index));
             return;
         }
-        if let Some(number) = item.number {
-            self.numbers.entry(item.sender).or_default().take(number, item.seq);
+        self.order.push_back(item.id);
+        if self.order.len() > MAX_SEEN
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.seen.remove(&oldest);
         }
         out.push(Out::Message(item.index));
+        if let Some(numbering) = &item.numbering {
+            let numbers = self.numbers.entry(item.sender).or_insert_with(|| Numbers::new(self.blind));
+            close(item.sender, numbers.take(numbering, item.seq, item.via), out);
+        }
     }
+}
+
+fn close(sender: MailboxId, closed: Vec<(u64, u64, Closed)>, out: &mut Vec<Out>) {
+    out.extend(closed.into_iter().map(|(from, to, why)| Out::Closed { sender, from, to, why }));
 }
 
 #[cfg(test)]
@@ -198,7 +226,8 @@ mod tests {
             seq: Seq { epoch, position: 0, index: 0 },
             id: Digest([id; 32]),
             sender: SecretKey::from_seed([1; 32]).public(),
-            number: Some(number),
+            via: SecretKey::from_seed([2; 32]).public(),
+            numbering: Some(Numbering { number, ..Numbering::default() }),
         }
     }
 
@@ -243,7 +272,8 @@ mod tests {
         delivery.settled((10, 0), &mut out);
         delivery.message(item(3, 11, 4, 2), &mut out).unwrap();
         delivery.settled((12, 0), &mut out);
-        assert_eq!(out, [Out::Message(3)]);
+        let closed = Out::Closed { sender: item(0, 0, 0, 0).sender, from: 2, to: 2, why: Closed::Arrived };
+        assert_eq!(out, [Out::Message(3), closed]);
     }
 
     #[test]

@@ -11,9 +11,10 @@
 //! | [`connection`] | addresses of nodes, calls, the client stream |
 //! | [`directory`] | where mailboxes live, with proof |
 //! | [`seal`] | end-to-end sealing of payloads, byte by byte |
+//! | [`control`] | what the libraries ask and tell each other about missing mail |
 //! | [`sender`] | bundles, persisted before they are sent; the three answers |
 //! | [`receiver`] | entries, attestations, acknowledgements |
-//! | [`verify_log`], [`delivery`] | the decisions of a receiver, without IO |
+//! | [`verify_log`], [`delivery`], [`numbers`] | the decisions of a receiver, without IO |
 //!
 //! What it does not do: move mailboxes, accuse anybody (it reports what does not hold, with the statements), or keep
 //! mail. An application keeps its mail itself, and says so by [`Receiver::acknowledge`].
@@ -36,12 +37,14 @@
 
 mod blocks;
 pub mod connection;
+pub mod control;
 pub mod delivery;
 pub mod directory;
 mod error;
 #[cfg(test)]
 mod fixture;
 pub mod mailbox_dir;
+pub mod numbers;
 pub mod receiver;
 mod register;
 pub mod seal;
@@ -53,6 +56,7 @@ pub use delivery::Mode;
 pub use directory::Directory;
 pub use error::ClientError;
 pub use mailbox_dir::{Mailbox, read_genesis};
-pub use receiver::{Content, Mail, Received, Receiver, ReceiverOptions};
+pub use numbers::{Closed, Hole, Place};
+pub use receiver::{Content, Keep, Kept, Mail, Received, Receiver, ReceiverOptions};
 pub use sender::{Body, Outgoing, Progress, RefusedRecipient, Sender, SenderOptions, Stage, Ticket, Wait};
 pub use verify_log::Violation;

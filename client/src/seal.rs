@@ -4,16 +4,25 @@
 //! passed through as it is; `0x01` the envelope of this module. Big-endian numbers, canonical CBOR (RFC 8949):
 //!
 //! ```text
-//! common = 0x01 ‖ ChaCha20-Poly1305(key, nonce = 0^12, aad = C, plaintext = [[recipient…], [epoch, cut hash], body])
+//! common = 0x01 ‖ ChaCha20-Poly1305(key, nonce = 0^12, aad = C,
+//!                                   plaintext = [[recipient…], [epoch, cut hash], body, control?])
 //!     C   = "postroad/1/common" ‖ 0x00 ‖ federation (32) ‖ sender (32)
-//! own    = 0x01 ‖ enc (32) ‖ HPKE-base(recipient's key, info = O, aad = SHA-256(common), plaintext = [key, number])
+//! own    = 0x01 ‖ enc (32) ‖ HPKE-base(recipient's key, info = O, aad = SHA-256(common),
+//!                                      plaintext = [key, number, previous?, forgotten?])
 //!     O   = "postroad/1/own" ‖ 0x00 ‖ federation (32) ‖ sender (32) ‖ recipient (32)
+//! previous = [number, [epoch, position, index], via?]     forgotten = [from, to]
+//! control  = [0, [from, to]] | [1, [[number, fate, seq?, statements]]]
 //! ```
+//!
+//! What is marked `?` is left out at the end of its array where it is absent, and null elsewhere.
 //!
 //! HPKE is RFC 9180 with DHKEM(X25519, HKDF-SHA256), HKDF-SHA256 and ChaCha20-Poly1305. The `key` of 32 bytes is fresh
 //! for every message, so its nonce need not be. `number` is contiguous per (sender, recipient), so that a missing
 //! message leaves a hole; `epoch` and `cut hash` are the newest that the sender knew, so that a split order comes to
-//! light at the first message across the split.
+//! light at the first message across the split. `previous` is the last message to this recipient whose place the sender
+//! knew, with its origin where that is another one than this message's: whoever has a hole above it knows where to look.
+//! `forgotten` are numbers that a sender whose memory was set back may have used: a hole there means nothing. A message
+//! with `control` has an empty body and is between the libraries ([`crate::control`]).
 //!
 //! The sender needs no authentication from HPKE, because the bundle around a message is signed; but the signature does
 //! not say who *made* the ciphertext, so both parts bind the sender's address, and no other sender can pass them on as
@@ -28,6 +37,8 @@ use postroad_protocol::codec::{decode, encode};
 use postroad_protocol::digest::hash;
 use postroad_protocol::message::{Message, Recipient};
 use postroad_protocol::{Digest, MailboxId};
+
+use crate::control::{Control, Forgotten, Numbering, Previous};
 
 /// First byte of a payload that is the application's own ciphertext.
 pub const FOREIGN: u8 = 0x00;
@@ -61,6 +72,8 @@ struct Common {
     seen: Seen,
     #[cbor(n(2), with = "minicbor::bytes")]
     body: Vec<u8>,
+    #[n(3)]
+    control: Option<Control>,
 }
 
 /// What an own payload holds.
@@ -71,6 +84,21 @@ struct Own {
     key: Digest,
     #[n(1)]
     number: u64,
+    #[n(2)]
+    previous: Option<Previous>,
+    #[n(3)]
+    forgotten: Option<Forgotten>,
+}
+
+impl Own {
+    fn new(key: Digest, numbering: Numbering) -> Own {
+        let Numbering { number, previous, forgotten } = numbering;
+        Own { key, number, previous, forgotten }
+    }
+
+    fn numbering(&self) -> Numbering {
+        Numbering { number: self.number, previous: self.previous, forgotten: self.forgotten }
+    }
 }
 
 /// A mailbox's X25519 secret, to which others seal.
@@ -113,7 +141,16 @@ pub struct SealTo {
     /// Its registered encryption key.
     pub encryption_key: Digest,
     /// This message's number from this sender to this recipient.
-    pub number: u64,
+    pub numbering: Numbering,
+}
+
+/// What is sealed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plain {
+    /// The application's message.
+    Body(Vec<u8>),
+    /// What the libraries say to each other.
+    Control(Control),
 }
 
 /// What came out of an envelope.
@@ -126,9 +163,9 @@ pub enum Opened {
         /// The newest cut that the sender knew.
         seen: Seen,
         /// The message's number from this sender to this recipient.
-        number: u64,
+        numbering: Numbering,
         /// The body.
-        body: Vec<u8>,
+        plain: Plain,
     },
     /// The application's own ciphertext, without the first byte.
     Foreign {
@@ -180,15 +217,19 @@ impl Binding {
         [b"postroad/1/own\0".as_slice(), &self.federation.0, &self.sender.0, &recipient.0].concat()
     }
 
-    /// Seals `body` to every recipient.
+    /// Seals `plain` to every recipient.
     ///
     /// # Errors
     /// [`SealError::BadKey`] names the recipient whose key cannot be used.
-    pub fn seal(&self, body: &[u8], seen: Seen, to: &[SealTo]) -> Result<Message, SealError> {
+    pub fn seal(&self, plain: &Plain, seen: Seen, to: &[SealTo]) -> Result<Message, SealError> {
         let mut key = [0; 32];
         rand::fill(&mut key);
         let recipients = to.iter().map(|recipient| recipient.mailbox).collect();
-        let plain = encode(&Common { recipients, seen, body: body.to_vec() });
+        let (body, control) = match plain {
+            Plain::Body(body) => (body.clone(), None),
+            Plain::Control(control) => (Vec::new(), Some(control.clone())),
+        };
+        let plain = encode(&Common { recipients, seen, body, control });
         let sealed = ChaCha20Poly1305::new(&Key::from(key))
             .encrypt(&Nonce::default(), Payload { msg: &plain, aad: &self.common() })
             .map_err(|_| SealError::Common)?;
@@ -200,7 +241,7 @@ impl Binding {
                 let mailbox = recipient.mailbox;
                 let public = <X25519HkdfSha256 as Kem>::PublicKey::from_bytes(recipient.encryption_key.as_bytes())
                     .map_err(|_| SealError::BadKey { mailbox })?;
-                let plain = encode(&Own { key: Digest(key), number: recipient.number });
+                let plain = encode(&Own::new(Digest(key), recipient.numbering));
                 let (encapped, sealed) = hpke::single_shot_seal_with_rng::<HpkeAead, Kdf, X25519HkdfSha256>(
                     &OpModeS::Base,
                     &public,
@@ -252,8 +293,13 @@ impl Binding {
                 let plain = ChaCha20Poly1305::new(&Key::from(own.key.0))
                     .decrypt(&Nonce::default(), Payload { msg: sealed, aad: &self.common() })
                     .map_err(|_| SealError::Common)?;
-                let Common { recipients, seen, body } = decode(&plain).map_err(|_| SealError::Layout)?;
-                Ok(Opened::Sealed { recipients, seen, number: own.number, body })
+                let Common { recipients, seen, body, control } = decode(&plain).map_err(|_| SealError::Layout)?;
+                let plain = match control {
+                    None => Plain::Body(body),
+                    Some(control) if body.is_empty() => Plain::Control(control),
+                    Some(_) => return Err(SealError::Layout),
+                };
+                Ok(Opened::Sealed { recipients, seen, numbering: own.numbering(), plain })
             }
             _ => Err(SealError::UnknownEnvelope),
         }
@@ -276,7 +322,8 @@ fn fresh_salt() -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use postroad_protocol::SecretKey;
+    use crate::control::{Fate, Told};
+    use postroad_protocol::{SecretKey, Seq};
 
     fn address(seed: u8) -> MailboxId {
         SecretKey::from_seed([seed; 32]).public()
@@ -287,10 +334,18 @@ mod tests {
     }
 
     fn sealed(secrets: &[EncryptionSecret]) -> Message {
-        let to: Vec<SealTo> = (secrets.iter().zip(2..))
-            .map(|(secret, seed)| SealTo { mailbox: address(seed), encryption_key: secret.public(), number: 7 })
-            .collect();
-        binding().seal(b"good day", Seen { epoch: 3, cut: Digest([4; 32]) }, &to).unwrap()
+        let to: Vec<SealTo> = (secrets.iter().zip(2..)).map(|(secret, seed)| seal_to(seed, secret.public())).collect();
+        binding().seal(&Plain::Body(b"good day".to_vec()), Seen { epoch: 3, cut: Digest([4; 32]) }, &to).unwrap()
+    }
+
+    fn numbering() -> Numbering {
+        let seq = Seq { epoch: 2, position: 0, index: 5 };
+        let previous = Some(Previous { number: 6, seq, via: None });
+        Numbering { number: 7, previous, forgotten: Some(Forgotten { from: 3, to: 5 }) }
+    }
+
+    fn seal_to(seed: u8, encryption_key: Digest) -> SealTo {
+        SealTo { mailbox: address(seed), encryption_key, numbering: numbering() }
     }
 
     #[test]
@@ -302,8 +357,8 @@ mod tests {
             let expected = Opened::Sealed {
                 recipients: vec![address(2), address(3)],
                 seen: Seen { epoch: 3, cut: Digest([4; 32]) },
-                number: 7,
-                body: b"good day".to_vec(),
+                numbering: numbering(),
+                plain: Plain::Body(b"good day".to_vec()),
             };
             assert_eq!(opened, expected);
         }
@@ -343,8 +398,28 @@ mod tests {
 
     #[test]
     fn a_key_that_is_none_names_its_mailbox() {
-        let to = SealTo { mailbox: address(2), encryption_key: Digest::ZERO, number: 1 };
-        assert_eq!(binding().seal(b"", Seen::default(), &[to]), Err(SealError::BadKey { mailbox: address(2) }));
+        let sealed = binding().seal(&Plain::Body(vec![]), Seen::default(), &[seal_to(2, Digest::ZERO)]);
+        assert_eq!(sealed, Err(SealError::BadKey { mailbox: address(2) }));
+    }
+
+    #[test]
+    fn control_mail_opens_as_such_and_a_plain_number_costs_nothing_more() {
+        let secret = EncryptionSecret::generate();
+        let controls = [
+            Control::Ask { from: 3, to: 4 },
+            Control::Told(Told { number: 3, fate: Fate::Unknown, seq: None, statements: vec![] }),
+        ];
+        for control in controls {
+            let to = seal_to(2, secret.public());
+            let message = binding().seal(&Plain::Control(control.clone()), Seen::default(), &[to]).unwrap();
+            let opened = binding().open(&message.common, &message.recipients[0].own, &address(2), &secret);
+            assert!(matches!(opened, Ok(Opened::Sealed { plain: Plain::Control(found), .. }) if found == control));
+        }
+        let own = |numbering| encode(&Own::new(Digest::ZERO, numbering)).len();
+        assert_eq!(own(Numbering { number: 7, ..Numbering::default() }), 1 + 34 + 1);
+        let hint = Previous { number: 6, seq: Seq { epoch: 300, position: 2, index: 5 }, via: None };
+        let hinted = Numbering { number: 7, previous: Some(hint), forgotten: None };
+        assert_eq!(own(hinted), 1 + 34 + 1 + 8);
     }
 
     #[test]

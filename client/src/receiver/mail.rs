@@ -5,8 +5,9 @@ use postroad_protocol::cut::CertifiedCut;
 use postroad_protocol::entry::{Entry, MessageProof};
 use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Seq};
 
+use crate::control::{Control, Numbering};
 use crate::mailbox_dir::Mailbox;
-use crate::seal::{Binding, Opened, Seen};
+use crate::seal::{Binding, Opened, Plain, Seen};
 use crate::verify_log::Checked;
 
 /// What a verified message says.
@@ -16,6 +17,13 @@ pub enum Content {
     Sealed {
         /// The body.
         body: Vec<u8>,
+        /// Its number from this sender to this mailbox.
+        number: u64,
+    },
+    /// What the sender's library says to this one; no mail.
+    Control {
+        /// The question or answer.
+        control: Control,
         /// Its number from this sender to this mailbox.
         number: u64,
     },
@@ -72,7 +80,15 @@ impl Mail {
         match &self.content {
             Content::Sealed { body, .. } => Some(body),
             Content::Foreign { common, .. } => Some(common),
-            Content::Unreadable { .. } => None,
+            Content::Unreadable { .. } | Content::Control { .. } => None,
+        }
+    }
+
+    /// Its number from this sender to this mailbox, if the library sealed it.
+    pub fn number(&self) -> Option<u64> {
+        match &self.content {
+            Content::Sealed { number, .. } | Content::Control { number, .. } => Some(*number),
+            Content::Foreign { .. } | Content::Unreadable { .. } => None,
         }
     }
 
@@ -81,7 +97,13 @@ impl Mail {
         MessageProof { federation: federation.id(), cut: self.cut.clone(), entry: self.entry.proof.clone() }
     }
 
-    pub(super) fn open(entry: Entry, checked: &Checked, cut: &CertifiedCut, mailbox: &Mailbox) -> (Mail, Option<Seen>) {
+    /// The verified entry, opened, and what the sender says besides.
+    pub(super) fn open(
+        entry: Entry,
+        checked: &Checked,
+        cut: &CertifiedCut,
+        mailbox: &Mailbox,
+    ) -> (Mail, Option<(Seen, Numbering)>) {
         let me = mailbox.address();
         let placed = &checked.placed;
         let proof = &entry.proof;
@@ -89,11 +111,16 @@ impl Mail {
         let opened = binding.open(&proof.common, &proof.recipient.own, &me, mailbox.encryption());
         let unreadable = |reason: String| Content::Unreadable { common: proof.common.clone(), reason };
         let position = proof.recipient.position as usize;
-        let (recipients, content, seen) = match opened {
-            Ok(Opened::Sealed { recipients, seen, number, body }) => {
+        let (recipients, content, said) = match opened {
+            Ok(Opened::Sealed { recipients, seen, numbering, plain }) => {
                 if recipients.len() as u64 == u64::from(proof.recipient_count) && recipients.get(position) == Some(&me)
                 {
-                    (recipients, Content::Sealed { body, number }, Some(seen))
+                    let number = numbering.number;
+                    let content = match plain {
+                        Plain::Body(body) => Content::Sealed { body, number },
+                        Plain::Control(control) => Content::Control { control, number },
+                    };
+                    (recipients, content, Some((seen, numbering)))
                 } else {
                     (vec![me], unreadable("the sender lists other recipients than the message has".into()), None)
                 }
@@ -116,6 +143,6 @@ impl Mail {
             cut: cut.clone(),
             entry,
         };
-        (mail, seen)
+        (mail, said)
     }
 }

@@ -6,28 +6,41 @@
 //! when the application says that it is safe ([`Receiver::acknowledge`]); until then it is handed out again after a
 //! restart.
 
+mod attested;
+mod correspond;
+mod keep;
+mod letters;
 mod mail;
 mod session;
 mod store;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use postroad_protocol::attestation::{Acknowledgement, LogLeaf};
+use postroad_protocol::cut::CertifiedCut;
+use postroad_protocol::merkle::log::Frontier;
 use postroad_protocol::signed::Signed;
 use postroad_protocol::wire::client::{FromClient, Overdue, Settled};
 use postroad_protocol::{Digest, MailboxId, Seq};
 use tokio::time::{Instant, sleep};
 
 use crate::connection::{ClientStream, Endpoint, backoff};
+use crate::control::Told;
 use crate::delivery::{Delivery, Mode, Out};
 use crate::directory::Newest;
 use crate::error::ClientError;
 use crate::mailbox_dir::Mailbox;
+use crate::numbers::{Closed, Hole, Numbers};
 use crate::verify_log::{LogVerifier, Violation};
 
+use attested::Attestations;
+pub use attested::MAX_RECENT;
+pub use keep::{BadKeep, Keep, Kept, KeptProof};
+use keep::{Note, Shelf};
+use letters::Letters;
 pub use mail::{Content, Mail};
-use store::{Position, RecvStore};
+use store::{Change, Position, RecvStore, Remembered};
 
 /// How a mailbox is read.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +53,8 @@ pub struct ReceiverOptions {
     pub from: Option<Seq>,
     /// How long to look for the home at a stretch before [`Receiver::next`] fails; for ever if none.
     pub patience: Option<Duration>,
+    /// What is kept of acknowledged entries from now on; as before if none, and at first [`Keep::CrossChecked`].
+    pub keep: Option<Keep>,
 }
 
 /// What a mailbox has to say.
@@ -49,14 +64,26 @@ pub enum Received {
     Message(Box<Mail>),
     /// A copy of a message that was handed out before; no mail.
     Repeat(Box<Mail>),
-    /// Numbers of one sender that should be here and are not.
+    /// What another mailbox's library says to this one; no mail. See [`Receiver::correspond`].
+    Control(Box<Mail>),
+    /// Numbers of one sender that should be here and are not. Told again at the next start if the sender could not be
+    /// asked.
     Gap {
         /// The sender.
         sender: MailboxId,
-        /// The first missing number.
+        /// The numbers.
+        hole: Hole,
+    },
+    /// Numbers that were told as missing are missing no more.
+    GapClosed {
+        /// The sender.
+        sender: MailboxId,
+        /// The first number.
         from: u64,
-        /// The last missing number.
+        /// The last number.
         to: u64,
+        /// Why.
+        why: Closed,
     },
     /// The home has signed that everything up to an epoch is here, and it is the log that was verified.
     Settled {
@@ -115,7 +142,22 @@ pub struct Receiver {
     verified: BTreeMap<u64, Box<Mail>>,
     queue: VecDeque<Received>,
     /// Handed out, not acknowledged.
-    handed: BTreeMap<u64, (LogLeaf, MailboxId)>,
+    handed: BTreeMap<u64, Kept>,
+    /// What is on the disk.
+    position: Position,
+    shelf: Shelf,
+    attestations: Attestations,
+    letters: Letters,
+    /// Answers about missing messages that are not on the disk yet.
+    told_now: Vec<(MailboxId, Told)>,
+    /// Senders whose numbers have changed since they were made durable.
+    touched: BTreeSet<MailboxId>,
+    /// Whether anything else has.
+    is_changed: bool,
+    /// The newest cut time seen.
+    time_ms: u64,
+    /// While entries are read again that are not kept: the log that they make.
+    again: Option<Frontier>,
     /// The hashes of cuts that were shown, newest 4,096.
     cuts: BTreeMap<u64, Digest>,
     /// The home's newest word on lateness, until its entries are here.
@@ -130,7 +172,11 @@ pub struct Receiver {
     /// Without `follow`: what is told last.
     last_word: Option<Received>,
     end: End,
-    session: Option<session::Session>,
+    session: Option<ClientStream>,
+    /// The cut that ordered the entries to come on this connection.
+    cut: Option<CertifiedCut>,
+    /// Entries taken since the last credit.
+    taken: u32,
 }
 
 /// Whether anything can still come.
@@ -151,21 +197,39 @@ impl Receiver {
     /// [`ClientError::Store`] (`InUse`) when another receiver runs on the mailbox; [`ClientError::Unreachable`] after
     /// the options' patience.
     pub async fn connect(mailbox: &Mailbox, options: ReceiverOptions) -> Result<Receiver, ClientError> {
+        let mut receiver = Receiver::open(mailbox, options)?;
+        receiver.reconnect().await?;
+        Ok(receiver)
+    }
+
+    /// Takes up what the mailbox remembers.
+    fn open(mailbox: &Mailbox, options: ReceiverOptions) -> Result<Receiver, ClientError> {
         let store = RecvStore::open(mailbox.dir())?;
-        let found = store.load(options.from)?;
-        let Position { log, before, mark } = found.position;
+        let found = store.load(options.from, options.keep)?;
+        let Remembered { position, shelf, above, start, again, seen, numbers, attestations, letters } = found;
+        let Position { log, before, mark, blind, .. } = position.clone();
         let (me, home) = (mailbox.address(), mailbox.home().node());
         let mut receiver = Receiver {
             endpoint: Endpoint::with_key(mailbox.secret())?,
             newest: Newest::default(),
-            delivery: Delivery::resume(options.mode, found.seen, found.numbers),
+            delivery: Delivery::resume(options.mode, seen, numbers, blind),
             low: log.size(),
             verifier: LogVerifier::resume(me, home, log, before, mark),
-            above: found.above,
-            reading: found.start,
+            above,
+            reading: start,
             verified: BTreeMap::new(),
             queue: VecDeque::new(),
             handed: BTreeMap::new(),
+            position,
+            // Another way to keep is remembered, and applied to what is there.
+            touched: if options.keep.is_some() { shelf.senders().copied().collect() } else { BTreeSet::new() },
+            shelf,
+            attestations,
+            letters,
+            told_now: Vec::new(),
+            is_changed: options.keep.is_some(),
+            time_ms: 0,
+            again,
             cuts: BTreeMap::new(),
             settled: None,
             settled_epoch: 0,
@@ -175,11 +239,13 @@ impl Receiver {
             last_word: None,
             end: End::Open,
             session: None,
+            cut: None,
+            taken: 0,
             mailbox: mailbox.clone(),
             options,
             store,
         };
-        receiver.reconnect().await?;
+        receiver.tell_open_holes();
         Ok(receiver)
     }
 
@@ -191,8 +257,9 @@ impl Receiver {
     pub async fn next(&mut self) -> Result<Option<Received>, ClientError> {
         loop {
             if let Some(received) = self.queue.pop_front() {
-                if let Received::Message(mail) | Received::Repeat(mail) = &received {
-                    self.handed.insert(mail.index, (mail.leaf, mail.sender));
+                if let Received::Message(mail) | Received::Repeat(mail) | Received::Control(mail) = &received {
+                    self.handed.insert(mail.index, Kept::of(mail));
+                    self.letter(mail);
                 }
                 return Ok(Some(received));
             }
@@ -220,30 +287,31 @@ impl Receiver {
     /// # Errors
     /// [`ClientError::Store`]. A home that cannot be reached is no error: it is told later.
     pub async fn acknowledge(&mut self) -> Result<(), ClientError> {
-        if self.handed.is_empty() {
+        if self.handed.is_empty() && !self.is_changed && self.touched.is_empty() && !self.attestations.is_changed {
             return Ok(());
         }
         if let End::Violated(violation) = &self.end {
             return Err(violation.clone().into());
         }
-        let handed = std::mem::take(&mut self.handed);
-        let leaves: Vec<(u64, LogLeaf)> = handed.iter().map(|(index, (leaf, _))| (*index, *leaf)).collect();
         let before_low = self.low;
-        self.above.extend(leaves.iter().copied().filter(|(index, _)| *index >= before_low));
+        let (mut kept, mut seen) = (Vec::new(), Vec::new());
+        for (index, entry) in std::mem::take(&mut self.handed) {
+            // What was read again is known already.
+            if index >= before_low && !self.above.contains_key(&index) {
+                self.above.insert(index, entry.leaf);
+                self.touched.insert(entry.sender);
+                seen.push((entry.leaf.message, entry.leaf.seq));
+                kept.push((index, entry));
+            }
+        }
         let mut last = None;
         while let Some(leaf) = self.above.remove(&self.low) {
             last = Some(leaf);
             self.low += 1;
         }
-        let position = Position {
-            log: self.verifier.frontier_at(self.low).expect("the verifier keeps every size from `low` on"),
-            before: last.or_else(|| self.verifier.leaf_before(before_low)),
-            mark: self.verifier.mark(),
-        };
-        let senders: std::collections::BTreeSet<MailboxId> = handed.values().map(|(_, sender)| *sender).collect();
-        let numbers =
-            senders.into_iter().filter_map(|sender| self.delivery.numbers(&sender).map(|numbers| (sender, numbers)));
-        self.store.commit(&leaves, &position, numbers)?;
+        self.position.log = self.verifier.frontier_at(self.low).expect("the verifier keeps every size from `low` on");
+        self.position.before = last.or_else(|| self.verifier.leaf_before(before_low));
+        self.save(kept, &seen)?;
         self.verifier.release(self.low);
         if self.low > before_low {
             self.tell_home().await;
@@ -256,6 +324,41 @@ impl Receiver {
         &self.mailbox
     }
 
+    /// Makes durable what has changed: entries that the application has now, and everything that follows from them.
+    fn save(&mut self, mut kept: Vec<(u64, Kept)>, seen: &[(Digest, Seq)]) -> Result<(), ClientError> {
+        for (index, entry) in &kept {
+            self.shelf.add(*index, Note::of(entry));
+        }
+        let mark = self.verifier.mark();
+        let epoch = mark.map_or(0, |mark| mark.epoch).max(self.position.before.map_or(0, |leaf| leaf.settled));
+        let delivery = &self.delivery;
+        let dropped = self.shelf.tidy(self.low, epoch, &self.touched, |sender| delivery.numbers(sender));
+        kept.retain(|(index, _)| self.shelf.notes().contains_key(index));
+        self.position.mark = mark;
+        self.position.keep = self.shelf.keep();
+        self.position.floor = self.shelf.floor().cloned();
+        self.position.forgotten_to = self.shelf.forgotten_to();
+        self.position.blind = delivery.is_blind();
+        self.position.handed_out += seen.len() as u64;
+        let numbers: Vec<(MailboxId, &Numbers)> =
+            self.touched.iter().filter_map(|sender| Some((*sender, delivery.numbers(sender)?))).collect();
+        self.store.commit(&Change {
+            position: &self.position,
+            kept: &kept,
+            dropped: &dropped,
+            seen,
+            numbers: &numbers,
+            attestations: &self.attestations,
+            letters: &self.letters,
+            told: &self.told_now,
+        })?;
+        self.touched.clear();
+        self.told_now.clear();
+        self.is_changed = false;
+        self.attestations.is_changed = false;
+        Ok(())
+    }
+
     /// Says to the home what is safe here.
     async fn tell_home(&mut self) {
         let Some(log) = self.verifier.head_at(self.low) else {
@@ -264,7 +367,7 @@ impl Receiver {
         let body = Acknowledgement { mailbox: self.mailbox.address(), log };
         let signed = Signed::sign(body, self.mailbox.secret(), self.mailbox.federation()).into_inner();
         if let Some(session) = &mut self.session
-            && let Err(error) = session.stream.outgoing.send(&FromClient::Acknowledge(signed)).await
+            && let Err(error) = session.outgoing.send(&FromClient::Acknowledge(signed)).await
         {
             tracing::debug!(%error, "the acknowledgement waits for the next connection");
             self.session = None;
@@ -298,7 +401,8 @@ impl Receiver {
         if !self.options.follow {
             self.target.get_or_insert(stream.epoch);
         }
-        self.session = Some(session::Session::new(stream));
+        self.session = Some(stream);
+        (self.cut, self.taken) = (None, 0);
         if self.low > 0 {
             // The last acknowledgement may have been lost with the last connection.
             self.tell_home().await;
@@ -309,11 +413,25 @@ impl Receiver {
     fn hand_out(&mut self, outs: Vec<Out>) {
         for out in outs {
             let received = match out {
-                Out::Message(index) => self.verified.remove(&index).map(Received::Message),
+                Out::Message(index) => self.verified.remove(&index).map(|mail| match mail.content {
+                    Content::Control { .. } => Received::Control(mail),
+                    _ => Received::Message(mail),
+                }),
                 Out::Repeat(index) => self.verified.remove(&index).map(Received::Repeat),
-                Out::Gap { sender, from, to } => Some(Received::Gap { sender, from, to }),
+                Out::Gap { sender, from, to } => {
+                    self.touched.insert(sender);
+                    Some(self.gap(sender, from, to))
+                }
+                Out::Closed { sender, from, to, why } => {
+                    self.touched.insert(sender);
+                    Some(Received::GapClosed { sender, from, to, why })
+                }
             };
             self.queue.extend(received);
         }
     }
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -5,14 +5,16 @@ use postroad_protocol::cut::CertifiedCut;
 use postroad_protocol::entry::Entry;
 use postroad_protocol::signed::Verify;
 use postroad_protocol::wire::client::{Expired, FromClient, Settled, ToClient};
+use postroad_protocol::{Federation, MailboxId};
 
 use super::store::Position;
-use super::{Content, End, Mail, Received, Receiver};
-use crate::connection::{ClientStream, unasked};
+use super::{End, Mail, Received, Receiver};
+use crate::connection::unasked;
+use crate::control::Numbering;
 use crate::delivery::{Item, Mode};
 use crate::error::ClientError;
 use crate::seal::Seen;
-use crate::verify_log::{Attested, Violation};
+use crate::verify_log::{Attested, Checked, Violation};
 
 /// How many entries may be on their way.
 pub(super) const WINDOW: u32 = 256;
@@ -21,50 +23,34 @@ const MAX_CUTS: usize = 4_096;
 /// How many messages may wait in strict order.
 const MAX_HELD: usize = 65_536;
 
-/// A connection to the home.
-pub(super) struct Session {
-    pub(super) stream: ClientStream,
-    /// The cut that ordered the entries to come.
-    cut: Option<CertifiedCut>,
-    /// Entries taken since the last credit.
-    taken: u32,
-}
-
-impl std::fmt::Debug for Session {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("taken", &self.taken).finish_non_exhaustive()
-    }
-}
-
-impl Session {
-    pub(super) fn new(stream: ClientStream) -> Session {
-        Session { stream, cut: None, taken: 0 }
-    }
-}
-
 impl Receiver {
     /// Reads and handles one message of the home.
     pub(super) async fn read_one(&mut self) -> Result<(), ClientError> {
-        let Some(session) = &mut self.session else {
+        let Some(stream) = &mut self.session else {
             return Ok(());
         };
-        if session.taken >= WINDOW / 2 {
-            let taken = std::mem::take(&mut session.taken);
-            session.stream.outgoing.send(&FromClient::Credit(taken)).await?;
+        if self.taken >= WINDOW / 2 {
+            let taken = std::mem::take(&mut self.taken);
+            stream.outgoing.send(&FromClient::Credit(taken)).await?;
         }
-        let message = session.stream.incoming.next().await?;
+        let message = stream.incoming.next().await?;
+        self.take(message)
+    }
+
+    /// Handles one message of the home.
+    pub(super) fn take(&mut self, message: ToClient) -> Result<(), ClientError> {
         match self.handle(message) {
-            Err(ClientError::Violation(violation)) => {
-                self.end = End::Violated(violation.clone());
-                Err(violation.into())
-            }
-            Err(ClientError::Unverified { source, .. }) => {
-                let violation = Violation::Proof(source);
-                self.end = End::Violated(violation.clone());
-                Err(violation.into())
-            }
+            Err(ClientError::Violation(violation)) => self.violated(violation),
+            Err(ClientError::Unverified { source, .. }) => self.violated(Violation::Proof(source)),
             done => done,
         }
+    }
+
+    /// Nothing more is believed, and the attestations that show it are made durable.
+    fn violated(&mut self, violation: Violation) -> Result<(), ClientError> {
+        self.end = End::Violated(violation.clone());
+        self.store.keep_attestations(&self.attestations)?;
+        Err(violation.into())
     }
 
     fn handle(&mut self, message: ToClient) -> Result<(), ClientError> {
@@ -99,19 +85,15 @@ impl Receiver {
             self.cuts.pop_first();
         }
         self.newest.note(&cut.header, federation);
-        if let Some(session) = &mut self.session {
-            session.cut = Some(cut);
-        }
+        self.time_ms = self.time_ms.max(cut.header.time_ms);
+        self.cut = Some(cut);
         Ok(())
     }
 
     fn entry(&mut self, entry: Entry) -> Result<(), ClientError> {
         let federation = self.mailbox.federation().clone();
-        let Some(session) = &mut self.session else {
-            return Ok(());
-        };
-        session.taken += 1;
-        let Some(cut) = session.cut.clone() else {
+        self.taken += 1;
+        let Some(cut) = self.cut.clone() else {
             return Err(unasked(self.mailbox.home()));
         };
         let index = entry.log_index;
@@ -119,12 +101,7 @@ impl Receiver {
             return Err(Violation::Index { expected: self.reading, found: index }.into());
         }
         let checked = if index < self.verifier.next_index() {
-            let known = match self.above.get(&index) {
-                Some(leaf) => Some(*leaf),
-                None => self.store.leaf(index)?,
-            };
-            let known = known.or_else(|| self.verifier.leaf_at(index)).ok_or(Violation::Changed { index })?;
-            self.verifier.again(&entry, &cut.header, &known, &federation)?
+            self.read_again(&entry, &cut, &federation)?
         } else {
             let checked = self.verifier.entry(&entry, &cut.header, &federation)?;
             if self.above.get(&index).is_some_and(|known| *known != checked.leaf) {
@@ -135,15 +112,40 @@ impl Receiver {
         self.reading += 1;
         let is_new = index >= self.low && !self.above.contains_key(&index);
         if self.options.from.map_or(is_new, |from| checked.leaf.seq >= from) {
-            let (mail, seen) = Mail::open(entry, &checked, &cut, &self.mailbox);
-            self.compare_order(&mail, seen)?;
-            self.offer(mail)?;
+            let (mail, said) = Mail::open(entry, &checked, &cut, &self.mailbox);
+            self.compare_order(&mail, said.map(|(seen, _)| seen))?;
+            self.offer(mail, said.map(|(_, numbering)| numbering))?;
         }
         self.apply_settled()?;
         if let Some(attested) = self.verifier.caught_up(&federation)? {
             self.note_attested(attested);
         }
         Ok(())
+    }
+
+    /// An entry that was verified before. Where its leaf is kept it is compared with that; where it is not, all that are
+    /// read again must make the log that was verified before.
+    fn read_again(&mut self, entry: &Entry, cut: &CertifiedCut, federation: &Federation) -> Result<Checked, Violation> {
+        let index = entry.log_index;
+        let known = self.above.get(&index).copied().or_else(|| self.verifier.leaf_at(index));
+        let known = known.or_else(|| self.shelf.notes().get(&index).map(|note| note.leaf));
+        let checked = self.verifier.check(entry, &cut.header, federation)?;
+        let leaf = checked.leaf;
+        if known.is_some_and(|known| known != leaf) {
+            return Err(Violation::Changed { index });
+        }
+        let Some(again) = &mut self.again else {
+            // Every entry from the wanted place on is kept, so what is not cannot be one of them.
+            let is_wanted = self.options.from.is_none_or(|from| leaf.seq >= from);
+            return if known.is_none() && is_wanted { Err(Violation::Changed { index }) } else { Ok(checked) };
+        };
+        again.append(leaf.hash());
+        if let Some(head) = self.verifier.head_at(again.size())
+            && head.root != again.root()
+        {
+            return Err(Violation::Changed { index });
+        }
+        Ok(checked)
     }
 
     /// Whether the sender's newest cut is one of the order that this home shows.
@@ -155,12 +157,9 @@ impl Receiver {
         }
     }
 
-    fn offer(&mut self, mail: Mail) -> Result<(), ClientError> {
-        let number = match &mail.content {
-            Content::Sealed { number, .. } => Some(*number),
-            Content::Foreign { .. } | Content::Unreadable { .. } => None,
-        };
-        let item = Item { index: mail.index, seq: mail.seq, id: mail.id, sender: mail.sender, number };
+    fn offer(&mut self, mail: Mail, numbering: Option<Numbering>) -> Result<(), ClientError> {
+        let via = mail.entry.proof.order.header.body.origin;
+        let item = Item { index: mail.index, seq: mail.seq, id: mail.id, sender: mail.sender, via, numbering };
         self.verified.insert(mail.index, Box::new(mail));
         let mut outs = Vec::new();
         self.delivery.message(item, &mut outs)?;
@@ -186,10 +185,32 @@ impl Receiver {
 
     fn attested(&mut self, attestation: &MailboxAttestation) -> Result<(), ClientError> {
         let federation = self.mailbox.federation().clone();
-        let attested = self.verifier.attested(attestation, &federation)?;
+        let attested = self.verifier.attested(attestation, &federation);
+        if matches!(attested, Err(Violation::Proof(_))) {
+            return Err(attested.expect_err("it is one").into());
+        }
+        let compared = self.attestations.compare(attestation, &federation);
+        self.attestations.take(attestation);
+        let attested = attested?;
+        compared?;
+        if attested == Attested::Old {
+            self.compare_old(attestation)?;
+        }
         self.expired_to = self.expired_to.max(attestation.log.expired_to);
         self.note_attested(attested);
         Ok(())
+    }
+
+    /// An attestation of a size that the verifier has released. It can still be compared where the leaves since then are
+    /// kept, and was compared with the last attestations in any case. What neither shows is not checked: the entries
+    /// of that size are acknowledged, and were compared with an attestation of at least that size then.
+    pub(super) fn compare_old(&self, attestation: &MailboxAttestation) -> Result<(), Violation> {
+        let log = &attestation.log.log;
+        let number = attestation.attestation.body.number;
+        match self.shelf.head_at(log.size) {
+            Some(head) if head != *log => Err(Violation::Root { number, size: log.size }),
+            _ => Ok(()),
+        }
     }
 
     /// The home has forgotten the entries that are due: reading goes on behind them.
@@ -211,8 +232,15 @@ impl Receiver {
             self.low = self.low.max(to);
             self.above = self.above.split_off(&to);
             let log = self.verifier.frontier_at(to).expect("the log was just set to that size");
-            let position = Position { log, before: Some(expired.last), mark: self.verifier.mark() };
-            self.store.commit(&[], &position, std::iter::empty())?;
+            self.delivery.skipped();
+            self.shelf.skip(&log, expired.last.seq);
+            self.position = Position { log, before: Some(expired.last), ..self.position.clone() };
+            let senders: Vec<MailboxId> = self.delivery.senders().copied().collect();
+            self.touched.extend(senders);
+            self.save(Vec::new(), &[])?;
+        } else if let Some(again) = &mut self.again {
+            *again = expired.before.clone();
+            again.append(expired.last.hash());
         }
         self.reading = to.min(self.verifier.next_index());
         self.queue.push_back(Received::Expired { from, to: self.reading });

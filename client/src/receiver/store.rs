@@ -1,28 +1,40 @@
 //! What a receiver remembers: which entries the application has, and the log that they are.
 //!
-//! The log's right edge is kept at the first entry that the application does not have yet; for every entry that it
-//! has, the leaf. So a receiver goes on where the application stood, and an entry that is read again is compared with
-//! what it was.
+//! The log's right edge is kept at the first entry that the application does not have yet; for entries that it has,
+//! what [`super::keep`] says. So a receiver goes on where the application stood, and an entry that is read again is
+//! compared with what it was.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use minicbor::{Decode, Encode};
-use postroad_protocol::attestation::LogLeaf;
+use postroad_protocol::attestation::{LogLeaf, MailboxAttestation};
 use postroad_protocol::codec::{decode, encode};
 use postroad_protocol::merkle::log::Frontier;
 use postroad_protocol::{Digest, MailboxId, Seq};
-use postroad_store::{DirLock, Read, Store, StoreError, Table};
+use postroad_store::{DirLock, Read, Snapshot, Store, StoreError, Table, Transaction};
 
-use crate::delivery::Numbers;
+use super::attested::{Attestations, MAX_RECENT};
+use super::keep::{Keep, Kept, Note, Shelf};
+use super::letters::Letters;
+use crate::control::Told;
+use crate::delivery::MAX_SEEN;
 use crate::error::ClientError;
+use crate::numbers::Numbers;
 use crate::verify_log::Mark;
 
-const LOG: Table = Table("log");
-const NUMBERS: Table = Table("numbers");
+const ENTRIES: Table = Table("entries");
+const SENDERS: Table = Table("senders");
+const SEEN: Table = Table("seen");
+const ATTESTED: Table = Table("attested");
+const TOLD: Table = Table("told");
 const META: Table = Table("meta");
 const POSITION: &[u8] = b"position";
+const LETTERS: &[u8] = b"letters";
+const LAST_FINAL: &[u8] = b"final";
 const PAGE: usize = 4_096;
+/// How many answers about missing messages are kept.
+const MAX_TOLD: usize = 64;
 
 /// Where the application stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -37,19 +49,54 @@ pub(super) struct Position {
     /// The newest attestation that held.
     #[n(2)]
     pub(super) mark: Option<Mark>,
+    /// What is kept of the entries.
+    #[n(3)]
+    pub(super) keep: Keep,
+    /// The log up to the first entry from which on all are kept, where they are.
+    #[n(4)]
+    pub(super) floor: Option<Frontier>,
+    /// The highest place of an entry that is not kept.
+    #[n(5)]
+    pub(super) forgotten_to: Option<Seq>,
+    /// Whether entries were never read here.
+    #[n(6)]
+    pub(super) blind: bool,
+    /// How many messages were handed out.
+    #[n(7)]
+    pub(super) handed_out: u64,
 }
 
 /// What a start finds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Remembered {
     pub(super) position: Position,
+    pub(super) shelf: Shelf,
     /// Leaves at or above the position that the application has.
     pub(super) above: BTreeMap<u64, LogLeaf>,
     /// The first entry to read.
     pub(super) start: u64,
-    /// Ids that the application has, and will not get again.
-    pub(super) seen: BTreeSet<Digest>,
+    /// Where entries are read again that are not kept: the log before the first one.
+    pub(super) again: Option<Frontier>,
+    /// Ids that the application has, and will not get again; oldest first.
+    pub(super) seen: Vec<Digest>,
     pub(super) numbers: BTreeMap<MailboxId, Numbers>,
+    pub(super) attestations: Attestations,
+    pub(super) letters: Letters,
+}
+
+/// What becomes durable at once.
+pub(super) struct Change<'a> {
+    pub(super) position: &'a Position,
+    /// Entries to be kept.
+    pub(super) kept: &'a [(u64, Kept)],
+    /// Entries to be forgotten.
+    pub(super) dropped: &'a [u64],
+    /// Messages that were handed out, the last of `position.handed_out`.
+    pub(super) seen: &'a [(Digest, Seq)],
+    pub(super) numbers: &'a [(MailboxId, &'a Numbers)],
+    pub(super) attestations: &'a Attestations,
+    pub(super) letters: &'a Letters,
+    pub(super) told: &'a [(MailboxId, Told)],
 }
 
 /// The store under `recv/`, locked.
@@ -63,66 +110,170 @@ impl RecvStore {
     pub(super) fn open(mailbox_dir: &Path) -> Result<RecvStore, ClientError> {
         let dir = mailbox_dir.join("recv");
         let lock = DirLock::take(&dir)?;
-        let store = Store::open(&dir.join("store.redb"), &[LOG, NUMBERS, META])?;
+        let store = Store::open(&dir.join("store.redb"), &[ENTRIES, SENDERS, SEEN, ATTESTED, TOLD, META])?;
         Ok(RecvStore { store, _lock: lock })
     }
 
-    /// Everything remembered; reading again starts at the lowest entry at or above `from`.
-    pub(super) fn load(&self, from: Option<Seq>) -> Result<Remembered, ClientError> {
+    /// Everything remembered; from now on, `keep` is kept of the entries. Reading again starts at the lowest entry at or
+    /// above `from`, at the very first where that is not kept.
+    pub(super) fn load(&self, from: Option<Seq>, keep: Option<Keep>) -> Result<Remembered, ClientError> {
         let snapshot = self.store.snapshot()?;
-        let mut found = Remembered::default();
-        if let Some(bytes) = snapshot.get(META, POSITION)? {
-            found.position = read(META, POSITION, &bytes)?;
+        let stored = snapshot.get(META, POSITION)?;
+        let mut position: Position = stored.map_or(Ok(Position::default()), |bytes| read(META, POSITION, &bytes))?;
+        position.keep = keep.unwrap_or(position.keep);
+        let low = position.log.size();
+        let mut shelf = Shelf::new(position.keep, position.floor.clone(), position.forgotten_to);
+        shelf.set_floor(&position.log);
+        let (mut above, mut start, mut again) = (BTreeMap::new(), low, None);
+        each(&snapshot, ENTRIES, |key, value| {
+            let index = u64::from_be_bytes(key.try_into().map_err(|_| corrupt(ENTRIES, key))?);
+            let kept: Kept = read(ENTRIES, key, value)?;
+            if from.is_some_and(|from| kept.leaf.seq >= from) {
+                start = start.min(index);
+            }
+            if index >= low {
+                above.insert(index, kept.leaf);
+            }
+            shelf.add(index, Note::of(&kept));
+            Ok(())
+        })?;
+        if low > 0 && from.is_some_and(|from| position.forgotten_to.is_some_and(|forgotten| from <= forgotten)) {
+            start = 0;
+            again = Some(Frontier::new());
         }
-        let low = found.position.log.size();
-        found.start = low;
-        let mut next = Vec::new();
-        loop {
-            let page = snapshot.range(LOG, &next, &[], PAGE)?;
-            let Some((last, _)) = page.last() else { break };
-            next = [last, [0].as_slice()].concat();
-            for (key, value) in &page {
-                let index = u64::from_be_bytes(key.as_slice().try_into().map_err(|_| corrupt(LOG, key))?);
-                let leaf: LogLeaf = read(LOG, key, value)?;
-                if from.is_some_and(|from| leaf.seq >= from) {
-                    found.start = found.start.min(index);
-                } else {
-                    found.seen.insert(leaf.message);
-                }
-                if index >= low {
-                    found.above.insert(index, leaf);
-                }
+        let mut seen = Vec::new();
+        each(&snapshot, SEEN, |key, value| {
+            let ids: Vec<(Digest, Seq)> = read(SEEN, key, value)?;
+            seen.extend(ids.into_iter().filter(|(_, seq)| from.is_none_or(|from| *seq < from)).map(|(id, _)| id));
+            Ok(())
+        })?;
+        let mut numbers = BTreeMap::new();
+        each(&snapshot, SENDERS, |key, value| {
+            let sender = key.try_into().map_err(|_| corrupt(SENDERS, key))?;
+            numbers.insert(postroad_protocol::PublicKey(sender), read(SENDERS, key, value)?);
+            Ok(())
+        })?;
+        let (mut recent, mut last_final) = (Vec::new(), None);
+        each(&snapshot, ATTESTED, |key, value| {
+            let attestation: MailboxAttestation = read(ATTESTED, key, value)?;
+            if key == LAST_FINAL {
+                last_final = Some(attestation)
+            } else {
+                recent.push(attestation)
+            }
+            Ok(())
+        })?;
+        let letters = snapshot.get(META, LETTERS)?;
+        Ok(Remembered {
+            position,
+            shelf,
+            above,
+            start,
+            again,
+            seen,
+            numbers,
+            attestations: Attestations::resume(recent, last_final),
+            letters: letters.map_or(Ok(Letters::default()), |bytes| read(META, LETTERS, &bytes))?,
+        })
+    }
+
+    /// A kept entry.
+    pub(super) fn kept(&self, index: u64) -> Result<Option<Kept>, ClientError> {
+        let key = index.to_be_bytes();
+        self.store.snapshot()?.get(ENTRIES, &key)?.map(|bytes| read(ENTRIES, &key, &bytes)).transpose()
+    }
+
+    /// What a sender has told of its message with this number.
+    pub(super) fn told(&self, sender: &MailboxId, number: u64) -> Result<Option<Told>, ClientError> {
+        let key = told_key(sender, number);
+        self.store.snapshot()?.get(TOLD, &key)?.map(|bytes| read(TOLD, &key, &bytes)).transpose()
+    }
+
+    pub(super) fn commit(&self, change: &Change<'_>) -> Result<(), ClientError> {
+        let mut transaction = self.store.begin()?;
+        for (index, kept) in change.kept {
+            transaction.put(ENTRIES, &index.to_be_bytes(), &encode(kept));
+        }
+        for index in change.dropped {
+            transaction.delete(ENTRIES, &index.to_be_bytes());
+        }
+        for (sender, numbers) in change.numbers {
+            transaction.put(SENDERS, &sender.0, &encode(*numbers));
+        }
+        put_seen(&mut transaction, change)?;
+        put_attested(&mut transaction, change.attestations);
+        for (sender, told) in change.told {
+            let key = told_key(sender, told.number);
+            if transaction.range(TOLD, &[], &[], MAX_TOLD)?.len() < MAX_TOLD {
+                transaction.put(TOLD, &key, &encode(told));
             }
         }
-        for (key, value) in snapshot.range(NUMBERS, &[], &[], usize::MAX)? {
-            let sender = key.as_slice().try_into().map_err(|_| corrupt(NUMBERS, &key))?;
-            found.numbers.insert(postroad_protocol::PublicKey(sender), read(NUMBERS, &key, &value)?);
-        }
-        Ok(found)
-    }
-
-    /// The leaf of an entry that the application has.
-    pub(super) fn leaf(&self, index: u64) -> Result<Option<LogLeaf>, ClientError> {
-        let key = index.to_be_bytes();
-        self.store.snapshot()?.get(LOG, &key)?.map(|bytes| read(LOG, &key, &bytes)).transpose()
-    }
-
-    /// The application has these entries, and everything before `position`.
-    pub(super) fn commit<'a>(
-        &self,
-        leaves: &[(u64, LogLeaf)],
-        position: &Position,
-        numbers: impl Iterator<Item = (MailboxId, &'a Numbers)>,
-    ) -> Result<(), ClientError> {
-        let mut transaction = self.store.begin()?;
-        for (index, leaf) in leaves {
-            transaction.put(LOG, &index.to_be_bytes(), &encode(leaf));
-        }
-        for (sender, numbers) in numbers {
-            transaction.put(NUMBERS, &sender.0, &encode(numbers));
-        }
-        transaction.put(META, POSITION, &encode(position));
+        transaction.put(META, LETTERS, &encode(change.letters));
+        transaction.put(META, POSITION, &encode(change.position));
         Ok(transaction.commit()?)
+    }
+
+    /// Makes the attestations durable and nothing else: one of them is a lie.
+    pub(super) fn keep_attestations(&self, attestations: &Attestations) -> Result<(), ClientError> {
+        let mut transaction = self.store.begin()?;
+        put_attested(&mut transaction, attestations);
+        Ok(transaction.commit()?)
+    }
+}
+
+/// The newest ids, a row for each commit, under the number of messages handed out before it.
+fn put_seen(transaction: &mut Transaction, change: &Change<'_>) -> Result<(), ClientError> {
+    if change.seen.is_empty() {
+        return Ok(());
+    }
+    let end = change.position.handed_out;
+    let newest = change.seen.len().min(MAX_SEEN);
+    let row = change.seen[change.seen.len() - newest..].to_vec();
+    transaction.put(SEEN, &(end - newest as u64).to_be_bytes(), &encode(&row));
+    // A row ends where the next one begins: it goes when that is far enough back.
+    let bound = end.saturating_sub(MAX_SEEN as u64) + 1;
+    let rows = transaction.range(SEEN, &[], &bound.to_be_bytes(), PAGE)?;
+    for pair in rows.windows(2) {
+        transaction.delete(SEEN, &pair[0].0);
+    }
+    Ok(())
+}
+
+fn put_attested(transaction: &mut Transaction, attestations: &Attestations) {
+    if !attestations.is_changed {
+        return;
+    }
+    let rows: Vec<Vec<u8>> = attestations.recent().map(encode).collect();
+    for at in 0..MAX_RECENT {
+        let key = [at as u8];
+        match rows.get(at) {
+            Some(row) => transaction.put(ATTESTED, &key, row),
+            None => transaction.delete(ATTESTED, &key),
+        }
+    }
+    if let Some(last_final) = attestations.last_final() {
+        transaction.put(ATTESTED, LAST_FINAL, &encode(last_final));
+    }
+}
+
+fn told_key(sender: &MailboxId, number: u64) -> Vec<u8> {
+    [sender.0.as_slice(), &number.to_be_bytes()].concat()
+}
+
+/// Does something with every row of a table.
+fn each(
+    snapshot: &Snapshot,
+    table: Table,
+    mut row: impl FnMut(&[u8], &[u8]) -> Result<(), ClientError>,
+) -> Result<(), ClientError> {
+    let mut next = Vec::new();
+    loop {
+        let page = snapshot.range(table, &next, &[], PAGE)?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        next = [last.as_slice(), &[0]].concat();
+        for (key, value) in &page {
+            row(key, value)?;
+        }
     }
 }
 
@@ -135,42 +286,5 @@ fn read<T: for<'b> Decode<'b, ()> + Encode<()>>(table: Table, key: &[u8], bytes:
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_second_receiver_on_one_mailbox_is_told_so() {
-        let dir = tempfile::tempdir().unwrap();
-        let first = RecvStore::open(dir.path()).unwrap();
-        let second = RecvStore::open(dir.path()).unwrap_err();
-        assert!(matches!(second, ClientError::Store(StoreError::InUse { .. })), "{second}");
-        drop(first);
-        RecvStore::open(dir.path()).unwrap();
-    }
-
-    #[test]
-    fn what_was_committed_is_found_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let leaf = |epoch: u64| LogLeaf {
-            settled: epoch,
-            seq: Seq { epoch, position: 0, index: 0 },
-            message: Digest([epoch as u8; 32]),
-            own: Digest::ZERO,
-        };
-        let store = RecvStore::open(dir.path()).unwrap();
-        let mut log = Frontier::new();
-        log.append(leaf(1).hash());
-        let position = Position { log, before: Some(leaf(1)), mark: None };
-        store.commit(&[(0, leaf(1)), (2, leaf(3))], &position, std::iter::empty()).unwrap();
-        drop(store);
-        let store = RecvStore::open(dir.path()).unwrap();
-        let found = store.load(None).unwrap();
-        assert_eq!((found.position, found.start), (position, 1));
-        assert_eq!(found.above.into_keys().collect::<Vec<_>>(), [2]);
-        assert_eq!(found.seen, BTreeSet::from([leaf(1).message, leaf(3).message]));
-        let again = store.load(Some(Seq { epoch: 1, position: 0, index: 0 })).unwrap();
-        assert_eq!((again.start, again.seen.len()), (0, 0));
-        assert_eq!(store.leaf(2).unwrap(), Some(leaf(3)));
-        assert_eq!(store.leaf(1).unwrap(), None);
-    }
-}
+#[path = "store_tests.rs"]
+mod tests;

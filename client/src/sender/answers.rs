@@ -1,5 +1,6 @@
 //! What the origin's answers do, and the question whether a message was delivered.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +12,11 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::lane::{Flight, Lane, Phase, give_back};
+use super::sent::SentBundle;
+use super::store::{Change, PendingBundle};
 use super::{Progress, RefusedRecipient, Stage, Wait};
 use crate::connection::{Endpoint, NodeAddr, backoff};
+use crate::control::Previous;
 use crate::error::ClientError;
 
 /// How long one question for a delivery may take; the home answers after two heartbeats.
@@ -68,6 +72,7 @@ impl Lane {
         self.newest.note(&proof.cut.header, &federation);
         let mut change = self.store.change()?;
         change.remove(&flight.pending);
+        keep_ordered(&mut change, &flight.pending, proof, first)?;
         change.commit()?;
         let Some(Flight { pending, tracks, .. }) = self.flights.remove(&counter) else {
             return Ok(());
@@ -108,6 +113,15 @@ impl Lane {
     fn refused(&mut self, counter: u64, refusal: Refusal) -> Result<(), ClientError> {
         let window = self.mailbox.federation().params().routing_window_epochs;
         let epoch = self.newest.get().epoch.max(self.origin_epoch);
+        if let Refusal::StaleCounter { last } = refusal {
+            let forgotten = self.forgotten(counter, last);
+            if forgotten > 0 {
+                tracing::warn!(forgotten, "this mailbox's directory is an old copy; its numbers jump");
+                let mut change = self.store.change()?;
+                change.set_back(forgotten)?;
+                change.commit()?;
+            }
+        }
         let Some(flight) = self.flights.get_mut(&counter) else {
             return Ok(());
         };
@@ -149,10 +163,17 @@ impl Lane {
         };
         let mut change = self.store.change()?;
         change.remove(&flight.pending);
-        if flight.accepted.is_none() {
+        let mut leaves_no_hole = flight.accepted.is_none();
+        if leaves_no_hole {
             for (message, numbers) in flight.pending.bundle.messages.iter().zip(&flight.pending.numbers).rev() {
                 let to: Vec<MailboxId> = message.recipients.iter().map(|to| to.mailbox).collect();
-                give_back(&mut change, &to, numbers)?;
+                leaves_no_hole &= give_back(&mut change, &to, numbers)?;
+            }
+        }
+        if !leaves_no_hole {
+            let PendingBundle { bundle, numbers, .. } = &flight.pending;
+            if let Some(given_up) = SentBundle::new(bundle, numbers, None) {
+                change.keep_sent(&given_up)?;
             }
         }
         change.commit()?;
@@ -171,6 +192,30 @@ impl Lane {
             let reason = format!("the answer \"{what}\" of {}: {error}", self.via);
             flight.tell(|progress| progress.stage = Stage::Unverified(reason.clone()));
         }
+    }
+}
+
+/// Remembers where a bundle's messages stand, for recipients that miss one, and for the hint in the next message.
+fn keep_ordered(
+    change: &mut Change,
+    pending: &PendingBundle,
+    proof: &OrderedProof,
+    first: Seq,
+) -> Result<(), ClientError> {
+    let PendingBundle { bundle, numbers, .. } = pending;
+    let via = Some(bundle.signed.body.via);
+    let mut last: BTreeMap<MailboxId, Previous> = BTreeMap::new();
+    for ((message, numbers), index) in bundle.messages.iter().zip(numbers).zip(first.index..) {
+        for (to, number) in message.recipients.iter().zip(numbers).filter(|(_, number)| **number > 0) {
+            last.insert(to.mailbox, Previous { number: *number, seq: Seq { index, ..first }, via });
+        }
+    }
+    for (recipient, place) in last {
+        change.place(&recipient, place)?;
+    }
+    match SentBundle::new(bundle, numbers, Some((proof.clone(), first))) {
+        Some(sent) => change.keep_sent(&sent),
+        None => Ok(()),
     }
 }
 

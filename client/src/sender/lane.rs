@@ -1,6 +1,6 @@
 //! A lane: everything that one mailbox sends through one origin, in order.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use postroad_net::Backoff;
@@ -30,6 +30,8 @@ const MAX_PENDING: usize = 256;
 const MAX_PENDING_BYTES: u64 = 64 << 20;
 /// How many messages go into one bundle.
 const MAX_MESSAGES: u64 = 256;
+/// Of how many submitted bundles the last counters are remembered.
+const MAX_ENDS: usize = 1_024;
 /// How many resolved messages wait in the lane.
 const MAX_UNSIGNED: usize = 1_024;
 /// Without a first answer for so long, the connection is taken for dead.
@@ -115,6 +117,10 @@ pub(super) struct Lane {
     /// When it is asked again what became of doubtful bundles.
     doubts_at: Instant,
     sent_at: Instant,
+    /// The first counter of which this mailbox's directory did not know, when the lane began, that it was used.
+    pub(super) unused: u64,
+    /// The last counters of the newest bundles that this process has submitted.
+    ends: BTreeSet<u64>,
 }
 
 impl Lane {
@@ -132,6 +138,7 @@ impl Lane {
             flights.insert(pending.counter(), Flight { accepted, ..Flight::new(pending, tracks) });
         }
         let now = Instant::now();
+        let unused = store.next_counter(&via.node())?;
         Ok(Lane {
             mailbox: mailbox.clone(),
             endpoint,
@@ -149,6 +156,8 @@ impl Lane {
             again: backoff(),
             doubts_at: now,
             sent_at: now,
+            unused,
+            ends: BTreeSet::new(),
         })
     }
 
@@ -216,10 +225,7 @@ impl Lane {
         loop {
             self.repair()?;
             while let Some(counter) = self.next_to_submit()? {
-                let flight = self.flights.get_mut(&counter).expect("it is one of the flights");
-                flight.phase = Phase::Sent;
-                self.sent_at = Instant::now();
-                let bundle = Box::new(flight.pending.bundle.clone());
+                let bundle = Box::new(self.submitted(counter));
                 stream.outgoing.send(&FromClient::Submit(bundle)).await?;
             }
             if self.is_done() {
@@ -253,6 +259,34 @@ impl Lane {
                 Some(_) = self.deliveries.join_next(), if !self.deliveries.is_empty() => {}
             }
         }
+    }
+
+    /// The bundle that is submitted now.
+    pub(super) fn submitted(&mut self, counter: u64) -> Bundle {
+        let flight = self.flights.get_mut(&counter).expect("it is one of the flights");
+        flight.phase = Phase::Sent;
+        self.sent_at = Instant::now();
+        let bundle = flight.pending.bundle.clone();
+        self.ends.insert(last_counter(&bundle));
+        if self.ends.len() > MAX_ENDS {
+            self.ends.pop_first();
+        }
+        bundle
+    }
+
+    /// The origin has taken a bundle that ends with `last` instead of the one with this counter. How many messages this
+    /// mailbox must have sent and forgotten for that: its directory is an old copy. (A later bundle of this process may
+    /// have overtaken one that was refused as busy; that is no such sign.)
+    pub(super) fn forgotten(&mut self, counter: u64, last: u64) -> u64 {
+        let Some(end) = self.flights.get(&counter).map(|flight| last_counter(&flight.pending.bundle)) else {
+            return 0;
+        };
+        if last < self.unused || last < counter || (last != end && self.ends.contains(&last)) {
+            return 0;
+        }
+        let forgotten = last - self.unused + 1;
+        self.unused = last.saturating_add(1);
+        forgotten
     }
 
     fn count(&self, wanted: impl Fn(&Phase) -> bool) -> usize {
@@ -324,15 +358,15 @@ impl Lane {
         let invalid = |reason: String| Err(Refusal::Invalid { reason });
         let to = &resolved.message.to;
         match &resolved.message.body {
-            Body::Plain(body) => {
+            Body::Sealed(plain) => {
                 let mut sealed_to = Vec::with_capacity(to.len());
                 for (mailbox, place) in to.iter().zip(&resolved.places) {
-                    let number = change.number(mailbox)?;
-                    sealed_to.push(SealTo { mailbox: *mailbox, encryption_key: place.encryption_key, number });
+                    let numbering = change.number(mailbox, &self.via.node())?;
+                    sealed_to.push(SealTo { mailbox: *mailbox, encryption_key: place.encryption_key, numbering });
                 }
-                let numbers = sealed_to.iter().map(|to| to.number).collect();
+                let numbers = sealed_to.iter().map(|to| to.numbering.number).collect();
                 let binding = Binding { federation: self.mailbox.federation().id(), sender: self.mailbox.address() };
-                let message = binding.seal(body, self.newest.get(), &sealed_to);
+                let message = binding.seal(plain, self.newest.get(), &sealed_to);
                 Ok((message.or_else(|error| invalid(error.to_string())), numbers))
             }
             Body::Foreign { common, own } => {
@@ -447,16 +481,22 @@ impl Lane {
     }
 }
 
-/// Numbers of a message that never left go back, the last one first.
+fn last_counter(bundle: &Bundle) -> u64 {
+    let body = &bundle.signed.body;
+    body.counter.saturating_add(u64::from(body.count)).saturating_sub(1)
+}
+
+/// Numbers of a message that never left go back, the last one first. Returns whether all of them did.
 pub(super) fn give_back(
     change: &mut Change,
     to: &[postroad_protocol::MailboxId],
     numbers: &[u64],
-) -> Result<(), ClientError> {
+) -> Result<bool, ClientError> {
+    let mut all = true;
     for (recipient, number) in to.iter().zip(numbers).rev() {
-        change.give_back(recipient, *number)?;
+        all &= change.give_back(recipient, *number)?;
     }
-    Ok(())
+    Ok(all)
 }
 
 impl Phase {

@@ -4,6 +4,7 @@ use postroad_protocol::wire::client::Answer;
 use postroad_protocol::{Digest, MailboxId};
 
 use super::*;
+use crate::control::Forgotten;
 use crate::fixture::{federation, key};
 use crate::seal::EncryptionSecret;
 use crate::sender::Outgoing;
@@ -46,9 +47,7 @@ impl Bench {
     fn submit(&mut self) -> Option<(u64, Vec<u8>)> {
         self.lane.repair().unwrap();
         let counter = self.lane.next_to_submit().unwrap()?;
-        let flight = self.lane.flights.get_mut(&counter).unwrap();
-        flight.phase = Phase::Sent;
-        Some((counter, encode(&flight.pending.bundle)))
+        Some((counter, encode(&self.lane.submitted(counter))))
     }
 
     fn refuse(&mut self, counter: u64, refusal: Refusal) {
@@ -146,8 +145,9 @@ async fn one_bad_message_does_not_take_the_others_with_it() {
     assert_eq!(bench.progress(1).stage, Stage::Refused(refusal));
     // Its number was never seen by anybody, so it leaves no hole.
     let mut change = bench.lane.store.change().unwrap();
-    assert_eq!(change.number(&key(8).public()).unwrap(), 1);
-    assert_eq!(change.number(&key(7).public()).unwrap(), 2);
+    let via = key(1).public();
+    assert_eq!(change.number(&key(8).public(), &via).unwrap().number, 1);
+    assert_eq!(change.number(&key(7).public(), &via).unwrap().number, 2);
 }
 
 #[tokio::test]
@@ -159,4 +159,47 @@ async fn what_breaks_the_limits_is_refused_here() {
     bench.submit().unwrap();
     assert!(matches!(bench.progress(0).stage, Stage::Refused(Refusal::TooLarge { .. })));
     assert_eq!(bench.lane.flights[&1].pending.numbers, [[1]], "the refused one gave its number back");
+}
+
+impl Bench {
+    /// The numbers that the messages of a bundle carry, with what is said to be forgotten.
+    fn numbers(&self, counter: u64) -> Vec<Vec<u64>> {
+        self.lane.flights[&counter].pending.numbers.clone()
+    }
+
+    fn next_numbering(&self, to: MailboxId) -> crate::control::Numbering {
+        self.lane.store.change().unwrap().number(&to, &key(1).public()).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_sender_from_an_old_backup_learns_how_much_it_forgot_and_jumps_over_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = bench(&mailbox(dir.path()));
+    bench.give(key(7).public(), "one");
+    bench.submit().unwrap();
+    // The origin knows of five more messages than this directory does, if it took none of these bytes.
+    bench.refuse(1, Refusal::StaleCounter { last: 5 });
+    let (counter, _) = bench.submit().unwrap();
+    assert_eq!((counter, bench.numbers(counter)), (6, vec![vec![1]]), "the message itself stays as it is");
+    let next = bench.next_numbering(key(7).public());
+    assert_eq!((next.number, next.forgotten), (7, Some(Forgotten { from: 2, to: 6 })));
+    let other = bench.next_numbering(key(8).public());
+    assert_eq!((other.number, other.forgotten), (6, Some(Forgotten { from: 1, to: 5 })));
+    // The same refusal again is the same set-back.
+    bench.refuse(counter, Refusal::StaleCounter { last: 5 });
+    assert_eq!(bench.next_numbering(key(7).public()).number, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bundle_that_was_overtaken_is_no_sign_of_an_old_backup() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = bench(&mailbox(dir.path()));
+    bench.give(key(7).public(), "one");
+    let (one, _) = bench.submit().unwrap();
+    bench.give(key(7).public(), "two");
+    let (two, _) = bench.submit().unwrap();
+    // Two was taken while one was refused as busy; one can only come behind it.
+    bench.refuse(one, Refusal::StaleCounter { last: two });
+    assert_eq!(bench.next_numbering(key(7).public()).number, 3, "nothing was jumped over");
 }

@@ -14,22 +14,33 @@ mod lane;
 mod progress;
 mod rescue;
 mod resolver;
+mod sent;
 mod store;
 
+use std::time::Duration;
+
 use postroad_protocol::MailboxId;
+use postroad_store::StoreError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 
 use crate::connection::{Endpoint, NodeAddr};
+use crate::control::{Control, Told};
 use crate::directory::{Directory, Newest};
 use crate::error::ClientError;
 use crate::mailbox_dir::Mailbox;
+use crate::seal::Plain;
 
 pub use progress::{Progress, RefusedRecipient, Stage, Ticket, Wait};
 use store::SendStore;
 
 /// How many messages may wait to be resolved, and how many to be signed.
 const MAX_WAITING: usize = 1_024;
+
+/// How long a sender waits for another one on the same mailbox to end, and how often it looks.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_RETRY: Duration = Duration::from_millis(50);
 
 /// A message to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +57,7 @@ pub struct Outgoing {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
     /// To be sealed by this library.
-    Plain(Vec<u8>),
+    Sealed(Plain),
     /// The application's own ciphertext: what all recipients get, and for each recipient, in order, what it gets.
     Foreign {
         /// For all recipients.
@@ -59,7 +70,12 @@ pub enum Body {
 impl Outgoing {
     /// A message that the library seals, whose sender waits until it is ordered.
     pub fn new(to: impl Into<Vec<MailboxId>>, body: impl Into<Vec<u8>>) -> Outgoing {
-        Outgoing { to: to.into(), body: Body::Plain(body.into()), wait: Wait::default() }
+        Outgoing { to: to.into(), body: Body::Sealed(Plain::Body(body.into())), wait: Wait::default() }
+    }
+
+    /// What this library says to that of another mailbox, whose application does not get to see it.
+    pub fn control(to: MailboxId, control: Control) -> Outgoing {
+        Outgoing { to: vec![to], body: Body::Sealed(Plain::Control(control)), wait: Wait::default() }
     }
 
     /// The same message, waiting for another answer.
@@ -91,6 +107,7 @@ pub struct SenderOptions {
 #[derive(Debug)]
 pub struct Sender {
     requests: mpsc::Sender<resolver::Request>,
+    store: SendStore,
     left_over: usize,
     // Dropping the set aborts the tasks; what they had to keep is on the disk.
     tasks: JoinSet<()>,
@@ -101,9 +118,29 @@ impl Sender {
     /// origin is not waited for: [`Ticket::reached`] tells.
     ///
     /// # Errors
-    /// [`ClientError::Store`] (`InUse`) when another sender runs on the mailbox.
+    /// [`ClientError::Store`] (`InUse`) when another sender runs on the mailbox, and does not end within ten seconds: one
+    /// that a receiver uses for a question is gone by then.
     pub async fn connect(mailbox: &Mailbox, options: SenderOptions) -> Result<Sender, ClientError> {
-        let store = SendStore::open(mailbox.dir())?;
+        let since = Instant::now();
+        loop {
+            match SendStore::open(mailbox.dir()) {
+                Err(ClientError::Store(StoreError::InUse { .. })) if since.elapsed() < LOCK_PATIENCE => {
+                    sleep(LOCK_RETRY).await;
+                }
+                opened => return Sender::start(mailbox, options, opened?),
+            }
+        }
+    }
+
+    /// As [`Sender::connect`], at once or not at all: none while another sender runs on the mailbox.
+    pub(crate) fn connect_now(mailbox: &Mailbox) -> Result<Option<Sender>, ClientError> {
+        match SendStore::open(mailbox.dir()) {
+            Err(ClientError::Store(StoreError::InUse { .. })) => Ok(None),
+            opened => Sender::start(mailbox, SenderOptions::default(), opened?).map(Some),
+        }
+    }
+
+    fn start(mailbox: &Mailbox, options: SenderOptions, store: SendStore) -> Result<Sender, ClientError> {
         let via = options.via.unwrap_or_else(|| mailbox.home().clone());
         let endpoint = Endpoint::with_key(mailbox.secret())?;
         let newest = Newest::default();
@@ -119,13 +156,13 @@ impl Sender {
             }
         }
         let (resolved, waiting) = mpsc::channel(MAX_WAITING);
-        let lane = lane::Lane::new(mailbox, endpoint.clone(), via.clone(), store, newest.clone(), waiting)?;
+        let lane = lane::Lane::new(mailbox, endpoint.clone(), via.clone(), store.clone(), newest.clone(), waiting)?;
         left_over += lane.pending();
         tasks.spawn(lane.run());
         let (requests, unresolved) = mpsc::channel(MAX_WAITING);
         let directory = Directory::sharing(endpoint, via, mailbox.federation().clone(), newest);
         tasks.spawn(resolver::run(directory, unresolved, resolved));
-        Ok(Sender { requests, left_over, tasks })
+        Ok(Sender { requests, store, left_over, tasks })
     }
 
     /// Gives a message to the sender; waits while too many are waiting. Messages are ordered as they are given.
@@ -143,10 +180,19 @@ impl Sender {
 
     /// Takes nothing more, and waits until everything is ordered, also what an earlier process left; for `patience` at
     /// most. Returns whether everything is. What is not stays on the disk for the next sender.
-    pub async fn finish(mut self, patience: std::time::Duration) -> bool {
+    pub async fn finish(mut self, patience: Duration) -> bool {
         drop(self.requests);
         let all = async { while self.tasks.join_next().await.is_some() {} };
         tokio::time::timeout(patience, all).await.is_ok()
+    }
+
+    /// What this mailbox knows of its message to `recipient` with this number, with the proof of its place if it is kept:
+    /// what the recipient is told when it asks.
+    ///
+    /// # Errors
+    /// [`ClientError::Store`].
+    pub fn told(&self, recipient: &MailboxId, number: u64) -> Result<Told, ClientError> {
+        self.store.told(recipient, number)
     }
 
     /// How many bundles of an earlier process were found, which are being sent again.

@@ -102,6 +102,12 @@ impl Ticket {
         self.progress.borrow().clone()
     }
 
+    /// Waits until the message is signed and durable, so that it leaves even if this process dies, or cannot be.
+    pub(crate) async fn signed(&mut self) -> bool {
+        let wanted = |progress: &Progress| progress.id.is_some() || progress.stage != Stage::Waiting;
+        self.progress.wait_for(wanted).await.is_ok_and(|progress| progress.id.is_some())
+    }
+
     /// Waits until the message has come as far as `wait`, or cannot any more. There is no time-out here: a message
     /// that is not answered yet is kept, and sent again.
     ///

@@ -1,7 +1,8 @@
 //! What a sender must not forget: bundles exactly as they were signed, counters per origin, numbers per recipient.
 //!
 //! A bundle is durable before it is sent, and stays until it is ordered or finally refused. So after a crash the same
-//! bytes are sent again, and the origin answers them as it did the first time.
+//! bytes are sent again, and the origin answers them as it did the first time. What became of it is kept for a while
+//! longer ([`super::sent`]), to answer recipients that miss something.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,12 +14,36 @@ use postroad_protocol::entry::AcceptedProof;
 use postroad_protocol::{MailboxId, NodeId};
 use postroad_store::{DirLock, Read, Store, StoreError, Table, Transaction, prefix_end};
 
+use super::sent::{self, SentBundle};
+use crate::control::{Fate, Forgotten, Numbering, Previous, Told};
 use crate::error::ClientError;
 
 const PENDING: Table = Table("pending");
 const ACCEPTED: Table = Table("accepted");
 const COUNTERS: Table = Table("counters");
-const NUMBERS: Table = Table("numbers");
+const RECIPIENTS: Table = Table("recipients");
+/// Single values.
+pub(super) const META: Table = Table("meta");
+/// How many messages were forgotten when this store was set back, in all.
+const FORGOTTEN: &[u8] = b"forgotten";
+/// A set-back is never taken for larger than this; an origin that says so is not believed.
+const MAX_FORGOTTEN: u64 = 1 << 32;
+
+/// The numbers of one recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+struct Sequence {
+    #[n(0)]
+    next: u64,
+    /// How much of [`FORGOTTEN`] it has jumped over.
+    #[n(1)]
+    jumped: u64,
+    /// The last message whose place is known. It always names its origin.
+    #[n(2)]
+    last: Option<Previous>,
+    #[n(3)]
+    forgotten: Option<Forgotten>,
+}
 
 /// A bundle that is not ordered yet.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -62,14 +87,14 @@ pub(super) struct SendStore {
 
 /// A change that becomes durable as a whole.
 pub(super) struct Change {
-    transaction: Transaction,
+    pub(super) transaction: Transaction,
 }
 
 impl SendStore {
     pub(super) fn open(mailbox_dir: &Path) -> Result<SendStore, ClientError> {
         let dir = mailbox_dir.join("send");
         let lock = std::sync::Arc::new(DirLock::take(&dir)?);
-        let store = Store::open(&dir.join("store.redb"), &[PENDING, ACCEPTED, COUNTERS, NUMBERS])?;
+        let store = Store::open(&dir.join("store.redb"), &[PENDING, ACCEPTED, COUNTERS, RECIPIENTS, META, sent::SENT])?;
         Ok(SendStore { store, _lock: lock })
     }
 
@@ -102,6 +127,31 @@ impl SendStore {
             .collect()
     }
 
+    /// The first counter at an origin that this store has not seen used.
+    pub(super) fn next_counter(&self, via: &NodeId) -> Result<u64, ClientError> {
+        self.store.snapshot()?.get(COUNTERS, &via.0)?.map_or(Ok(1), |bytes| read(COUNTERS, &via.0, &bytes))
+    }
+
+    /// What this store knows of the message to `recipient` with this number.
+    pub(super) fn told(&self, recipient: &MailboxId, number: u64) -> Result<Told, ClientError> {
+        let snapshot = self.store.snapshot()?;
+        if let Some(told) = sent::find(&snapshot, recipient, number)? {
+            return Ok(told);
+        }
+        let mut next = Vec::new();
+        while let Some((key, value)) = snapshot.range(PENDING, &next, &[], 1)?.pop() {
+            let pending: PendingBundle = read(PENDING, &key, &value)?;
+            let waits = pending.bundle.messages.iter().zip(&pending.numbers).any(|(message, numbers)| {
+                message.recipients.iter().zip(numbers).any(|(to, taken)| to.mailbox == *recipient && *taken == number)
+            });
+            if waits {
+                return Ok(Told { number, fate: Fate::Waiting, seq: None, statements: Vec::new() });
+            }
+            next = [key, vec![0]].concat();
+        }
+        Ok(Told { number, fate: Fate::Unknown, seq: None, statements: Vec::new() })
+    }
+
     /// Begins a change.
     pub(super) fn change(&self) -> Result<Change, ClientError> {
         Ok(Change { transaction: self.store.begin()? })
@@ -118,22 +168,66 @@ impl Change {
         Ok(first)
     }
 
-    /// Takes the next number for a recipient; they begin at 1.
-    pub(super) fn number(&mut self, recipient: &MailboxId) -> Result<u64, ClientError> {
-        let stored = self.transaction.get(NUMBERS, &recipient.0)?;
-        let number: u64 = stored.map_or(Ok(1), |bytes| read(NUMBERS, &recipient.0, &bytes))?;
-        self.transaction.put(NUMBERS, &recipient.0, &encode(&(number + 1)));
-        Ok(number)
+    /// Takes the next number for a recipient, for a message through `via`; they begin at 1.
+    pub(super) fn number(&mut self, recipient: &MailboxId, via: &NodeId) -> Result<Numbering, ClientError> {
+        let mut sequence = self.sequence(recipient)?;
+        let forgotten = self.forgotten()?;
+        let jump = forgotten.saturating_sub(sequence.jumped);
+        if jump > 0 {
+            let to = sequence.next.saturating_add(jump - 1);
+            sequence.forgotten = Some(Forgotten { from: sequence.next, to });
+            sequence.next = to.saturating_add(1);
+            sequence.jumped = forgotten;
+        }
+        let number = sequence.next;
+        sequence.next = number.saturating_add(1);
+        self.transaction.put(RECIPIENTS, &recipient.0, &encode(&sequence));
+        let previous = sequence.last.map(|last| Previous { via: last.via.filter(|at| at != via), ..last });
+        Ok(Numbering { number, previous, forgotten: sequence.forgotten })
     }
 
-    /// Gives a number back that never left, if it is the last one that was taken.
-    pub(super) fn give_back(&mut self, recipient: &MailboxId, number: u64) -> Result<(), ClientError> {
-        let stored = self.transaction.get(NUMBERS, &recipient.0)?;
-        let next: Option<u64> = stored.map(|bytes| read(NUMBERS, &recipient.0, &bytes)).transpose()?;
-        if number > 0 && next == Some(number + 1) {
-            self.transaction.put(NUMBERS, &recipient.0, &encode(&number));
+    /// Gives a number back that never left, if it is the last one that was taken. Returns whether it was.
+    pub(super) fn give_back(&mut self, recipient: &MailboxId, number: u64) -> Result<bool, ClientError> {
+        let mut sequence = self.sequence(recipient)?;
+        let is_last = number > 0 && sequence.next == number.saturating_add(1);
+        if is_last {
+            sequence.next = number;
+            self.transaction.put(RECIPIENTS, &recipient.0, &encode(&sequence));
+        }
+        Ok(is_last)
+    }
+
+    /// The place of an ordered message is known.
+    pub(super) fn place(&mut self, recipient: &MailboxId, place: Previous) -> Result<(), ClientError> {
+        let mut sequence = self.sequence(recipient)?;
+        if sequence.last.is_none_or(|last| last.number < place.number) {
+            sequence.last = Some(place);
+            self.transaction.put(RECIPIENTS, &recipient.0, &encode(&sequence));
         }
         Ok(())
+    }
+
+    /// This store was set back, and has forgotten that many messages: all numbers jump over as many.
+    pub(super) fn set_back(&mut self, messages: u64) -> Result<(), ClientError> {
+        let before = self.forgotten()?;
+        let forgotten = before.saturating_add(messages.min(MAX_FORGOTTEN));
+        self.transaction.put(META, FORGOTTEN, &encode(&forgotten));
+        Ok(())
+    }
+
+    fn forgotten(&self) -> Result<u64, ClientError> {
+        self.transaction.get(META, FORGOTTEN)?.map_or(Ok(0), |bytes| read(META, FORGOTTEN, &bytes))
+    }
+
+    fn sequence(&self, recipient: &MailboxId) -> Result<Sequence, ClientError> {
+        let new = Sequence { next: 1, jumped: 0, last: None, forgotten: None };
+        let stored = self.transaction.get(RECIPIENTS, &recipient.0)?;
+        stored.map_or(Ok(new), |bytes| read(RECIPIENTS, &recipient.0, &bytes))
+    }
+
+    /// Keeps what became of a bundle.
+    pub(super) fn keep_sent(&mut self, bundle: &SentBundle) -> Result<(), ClientError> {
+        sent::put(&mut self.transaction, bundle)
     }
 
     pub(super) fn put(&mut self, pending: &PendingBundle) {
@@ -154,7 +248,11 @@ impl Change {
     }
 }
 
-fn read<T: for<'b> Decode<'b, ()> + Encode<()>>(table: Table, key: &[u8], bytes: &[u8]) -> Result<T, ClientError> {
+pub(super) fn read<T: for<'b> Decode<'b, ()> + Encode<()>>(
+    table: Table,
+    key: &[u8],
+    bytes: &[u8],
+) -> Result<T, ClientError> {
     decode(bytes).map_err(|_| StoreError::Corrupt { table, key: key.to_vec() }.into())
 }
 
@@ -205,12 +303,13 @@ mod tests {
         assert_eq!(change.counters(&via, 1, 0).unwrap(), 4);
         assert_eq!(change.counters(&via, 1, 70).unwrap(), 71);
         assert_eq!(change.counters(&to, 1, 0).unwrap(), 1);
-        assert_eq!((change.number(&to).unwrap(), change.number(&to).unwrap()), (1, 2));
-        change.give_back(&to, 1).unwrap();
-        assert_eq!(change.number(&to).unwrap(), 3);
-        change.give_back(&to, 3).unwrap();
+        let number = |change: &mut Change| change.number(&to, &via).unwrap().number;
+        assert_eq!((number(&mut change), number(&mut change)), (1, 2));
+        assert!(!change.give_back(&to, 1).unwrap());
+        assert_eq!(number(&mut change), 3);
+        assert!(change.give_back(&to, 3).unwrap());
         change.commit().unwrap();
-        assert_eq!(store.change().unwrap().number(&to).unwrap(), 3);
+        assert_eq!(number(&mut store.change().unwrap()), 3);
     }
 
     #[test]

@@ -32,7 +32,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 ticket.reached(Wait::Accepted).await?;
                 receiver.acknowledge().await?;
             }
-            Received::Gap { sender, from, to } => println!("missing: numbers {from} to {to} of {sender}"),
+            Received::Gap { sender: from, hole } => {
+                println!("missing: numbers {} to {} of {from}", hole.from, hole.to);
+                // The library asks the sender what became of them, once.
+                receiver.correspond(&sender).await?;
+            }
+            // Others may miss something of ours, and ask.
+            Received::Control(_) => {
+                receiver.acknowledge().await?;
+                receiver.correspond(&sender).await?;
+            }
             _ => {}
         }
     }

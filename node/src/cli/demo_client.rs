@@ -209,8 +209,9 @@ async fn receive_all(
             }
             Some(Received::Repeat(mail)) => file.write(&Line::Repeat(line(&mail, file.lines + 1)))?,
             Some(Received::Settled { epoch, .. }) => settled = epoch,
-            Some(Received::Gap { sender, from, to }) => {
-                let message = format!("the messages {from} to {to} of {sender} are not there");
+            Some(Received::Control(_) | Received::GapClosed { .. }) => {}
+            Some(Received::Gap { sender, hole }) => {
+                let message = format!("the messages {} to {} of {sender} are not there", hole.from, hole.to);
                 return Err(CliError::unverified("gap", message, ""));
             }
             Some(Received::Overdue(overdue)) => {

@@ -30,6 +30,7 @@ pub mod signals;
 pub mod status;
 pub mod testnet;
 pub mod verify;
+mod watch;
 
 use crate::config::LogFormat;
 use output::{CliError, Output};

@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::FutureExt;
-use postroad_client::{ClientError, Content, Mail, Mailbox, Mode, Received, Receiver, ReceiverOptions};
+use postroad_client::{
+    ClientError, Content, Keep, Mail, Mailbox, Mode, Received, Receiver, ReceiverOptions, Violation,
+};
 use postroad_protocol::Seq;
 use serde_json::{Value, json};
 
 use super::client_side::{base64, time_text, usage};
 use super::output::{CliError, Output};
+use super::watch;
 
 /// Written lines after which they are acknowledged in any case.
 const ACKNOWLEDGE_EVERY: usize = 256;
@@ -37,9 +40,12 @@ pub struct Args {
     /// Read again from this sequence number on
     #[arg(long, value_name = "SEQ")]
     from: Option<String>,
-    /// Acknowledge nothing: the same messages come again the next time
+    /// Acknowledge nothing, ask nothing, answer nothing: the same messages come again the next time
     #[arg(long)]
     no_ack: bool,
+    /// What to keep of the entries that were read, from now on: `frontier`, `cross-checked` or `epochs=N`
+    #[arg(long, value_name = "HOW")]
+    keep: Option<Keep>,
     /// Write a proof of each message into this directory
     #[arg(long, value_name = "DIR")]
     proof: Option<PathBuf>,
@@ -64,13 +70,15 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
         follow: args.follow,
         from,
         patience: (!args.follow).then(|| Duration::from_millis(args.timeout_ms)),
+        keep: args.keep,
     };
     let ended = receive(&mailbox, options, &args, output).await;
-    if let Err(error) = &ended
-        && error.is_violation()
-    {
-        let reason = error.to_string();
-        output.emit(&json!({ "type": "violation", "reason": reason }), "")?;
+    match &ended {
+        Err(ClientError::Violation(violation)) => output.emit(&watch::violation(violation), "")?,
+        Err(ClientError::Unverified { source, .. }) => {
+            output.emit(&watch::violation(&Violation::Proof(source.clone())), "")?;
+        }
+        _ => {}
     }
     match ended {
         Ok(written) => written,
@@ -95,28 +103,34 @@ async fn receive(
             None => {
                 if written > 0 && !args.no_ack {
                     receiver.acknowledge().await?;
+                    receiver.correspond_alone().await?;
                 }
                 written = 0;
                 receiver.next().await?
             }
         };
         let Some(received) = next else { break };
-        if let Err(error) = write(&received, mailbox, args, output) {
+        if matches!(received, Received::Gap { .. }) && !args.no_ack {
+            receiver.correspond_alone().await?;
+        }
+        if let Err(error) = write(&received, &receiver, args, output) {
             return Ok(Err(error));
         }
         written += 1;
     }
     if !args.no_ack {
         receiver.acknowledge().await?;
+        receiver.correspond_alone().await?;
     }
     Ok(Ok(()))
 }
 
-fn write(received: &Received, mailbox: &Mailbox, args: &Args, output: &Output) -> Result<(), CliError> {
+fn write(received: &Received, receiver: &Receiver, args: &Args, output: &Output) -> Result<(), CliError> {
+    let emit = |(line, plain): (Value, String)| output.emit(&line, &plain);
     match received {
         Received::Message(mail) => {
             if let Some(dir) = &args.proof {
-                write_proof(dir, mail, mailbox)?;
+                write_proof(dir, mail, receiver.mailbox())?;
             }
             output.emit(&message_json(mail), &message_plain(mail))
         }
@@ -129,10 +143,12 @@ fn write(received: &Received, mailbox: &Mailbox, args: &Args, output: &Output) -
             }),
             "",
         ),
-        Received::Gap { sender, from, to } => output.emit(
-            &json!({ "type": "gap", "sender": sender.to_string(), "from": from, "to": to }),
-            &format!("missing: {sender} has sent this mailbox messages number {from} to {to}, and they are not here"),
-        ),
+        Received::Gap { sender, hole } => emit(watch::gap(sender, hole, receiver.is_asked(sender, hole.from))),
+        Received::GapClosed { sender, from, to, why } => emit(watch::gap_closed(sender, *from, *to, *why)),
+        Received::Control(mail) => match &mail.content {
+            Content::Control { control, .. } => emit(watch::control(&mail.sender, control)),
+            _ => Ok(()),
+        },
         Received::Settled { epoch, size, is_final, held } => output.emit(
             &json!({ "type": "settled", "epoch": epoch, "size": size, "final": is_final, "held": held }),
             &settled_plain(args, *epoch, *size, *is_final, *held),
