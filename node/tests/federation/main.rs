@@ -14,4 +14,5 @@ mod retention;
 mod sled;
 mod strangers;
 mod tools;
+mod watch_client;
 mod watching;
