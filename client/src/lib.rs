@@ -10,6 +10,8 @@
 //! | [`mailbox_dir`] | the directory of a mailbox |
 //! | [`connection`] | addresses of nodes, calls, the client stream |
 //! | [`directory`] | where mailboxes live, with proof |
+//! | [`explain`] | the way of a message, from what several nodes have of it |
+//! | [`accuse`] | claims from what a client has |
 //! | [`seal`] | end-to-end sealing of payloads, byte by byte |
 //! | [`control`] | what the libraries ask and tell each other about missing mail |
 //! | [`sender`] | bundles, persisted before they are sent; the three answers |
@@ -35,12 +37,14 @@
 //! # Ok(()) }
 //! ```
 
+pub mod accuse;
 mod blocks;
 pub mod connection;
 pub mod control;
 pub mod delivery;
 pub mod directory;
 mod error;
+pub mod explain;
 #[cfg(test)]
 mod fixture;
 pub mod mailbox_dir;
@@ -55,6 +59,7 @@ pub use connection::{Endpoint, NodeAddr};
 pub use delivery::Mode;
 pub use directory::Directory;
 pub use error::ClientError;
+pub use explain::Explainer;
 pub use mailbox_dir::{Mailbox, read_genesis};
 pub use numbers::{Closed, Hole, Place};
 pub use receiver::{Content, Keep, Kept, Mail, Received, Receiver, ReceiverOptions};

@@ -12,6 +12,7 @@
 pub mod cheat;
 pub mod deposits;
 pub mod evidence;
+pub mod explain;
 pub mod gate;
 pub mod inbox;
 pub mod io;

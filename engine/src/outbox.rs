@@ -13,6 +13,7 @@ use postroad_protocol::attestation::{
 use postroad_protocol::batch::AttestationRef;
 use postroad_protocol::merkle::log::Log;
 use postroad_protocol::merkle::map::MerkleMap;
+use postroad_protocol::merkle::tree::Path;
 use postroad_protocol::receipt::RefusedLeaf;
 use postroad_protocol::slice::{SliceIndex, SliceKey, SliceLeaf};
 use postroad_protocol::{Federation, MailboxId, NodeId, Refusal, SecretKey, Seq, Signed, Verified};
@@ -335,6 +336,12 @@ impl Outbox {
         self.signed = self.signed.split_off(&(number + 1));
         self.last_final = Some(Arc::clone(&view));
         Some(view)
+    }
+
+    /// From the entries at these indexes to the root of a mailbox's log when it had `size` entries.
+    pub fn paths(&self, mailbox: &MailboxId, size: u64, indexes: &[u64]) -> Option<Vec<Path>> {
+        let log = &self.logs.get(mailbox)?.log;
+        indexes.iter().map(|index| log.inclusion(*index, size)).collect()
     }
 
     /// The proof that the message at `seq` is with `mailbox`, if the last final attestation covers it.

@@ -50,11 +50,14 @@ pub fn cuts(store: &dyn Read, epoch: u64, max_bytes: usize) -> Result<Vec<Cut>, 
 /// [`StoreError`].
 pub fn certified(store: &dyn Read, epoch: u64) -> Result<Option<CertifiedCut>, StoreError> {
     let key = tables::number_key(epoch);
-    let Some(row) = store.get(CUTS, &key)? else { return Ok(None) };
-    // The first of the cut's two fields; what follows may be large.
-    let mut decoder = minicbor::Decoder::new(&row);
+    store.get(CUTS, &key)?.map(|row| certified_in(&row, &key)).transpose()
+}
+
+/// The certified header of the cut in a row: the first of its two fields; what follows may be large.
+pub(crate) fn certified_in(row: &[u8], key: &[u8]) -> Result<CertifiedCut, StoreError> {
+    let mut decoder = minicbor::Decoder::new(row);
     let certified = decoder.array().and_then(|_| decoder.decode());
-    certified.map(Some).map_err(|_| StoreError::Corrupt { table: CUTS, key })
+    certified.map_err(|_| StoreError::Corrupt { table: CUTS, key: key.to_vec() })
 }
 
 /// The evidence after the one with this id, in the order of ids, until `max_bytes` are reached (one at least, if there is

@@ -112,6 +112,11 @@ fn sum_tree<'a>(bundles: impl Iterator<Item = &'a Signed<BundleBody>>, federatio
     SumTree::new(bundles.map(|bundle| (u64::from(bundle.body.count), bundle_leaf(bundle, federation))).collect())
 }
 
+/// The path of the bundle at `ordinal` to the entries root.
+pub fn bundle_path(bundles: &[Bundle], ordinal: usize, federation: Digest) -> SumPath {
+    sum_tree(bundles.iter().map(|bundle| &bundle.signed), federation).path(ordinal)
+}
+
 impl Entries {
     /// The root over `bundles`.
     pub fn over<'a>(bundles: impl ExactSizeIterator<Item = &'a Signed<BundleBody>>, federation: Digest) -> Entries {

@@ -15,6 +15,7 @@ pub mod digest;
 pub mod entry;
 pub mod error;
 pub mod evidence;
+pub mod explanation;
 pub mod genesis;
 pub mod merkle;
 pub mod message;

@@ -8,13 +8,14 @@ use minicbor::{Decode, Encode};
 
 use crate::codec::encode;
 use crate::crypto::{MailboxId, NodeId};
-use crate::cut::{CertifiedCut, HeaderProof};
+use crate::cut::{CertifiedCut, Cut, HeaderProof};
 use crate::error::VerifyError;
 use crate::genesis::Federation;
 use crate::merkle::tree::{self, Path};
 use crate::receipt::{Custody, Fill, LeafRefusal, ReceiptItem, custody_digest};
 use crate::seq::Seq;
 use crate::signed::{Claims, Verify};
+use crate::state::PendingKey;
 
 /// That a home refused a leaf, settled in a certified cut.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -117,6 +118,16 @@ fn settled_with<'a>(
     let receipt = custody.receipts.first().filter(|_| kind.delivered).ok_or(missing)?;
     receipt.verify(federation)?;
     Ok(&receipt.item)
+}
+
+impl SettledFill {
+    /// The fill of a slice in `cut`, if it is there.
+    pub fn find(cut: &Cut, slice: &PendingKey) -> Option<SettledFill> {
+        let is_it = |fill: &Fill| (fill.item.destination, fill.item.header) == (slice.destination, slice.header);
+        let index = cut.body.fills.iter().position(is_it)?;
+        let (fill, path) = (cut.body.fills[index].clone(), cut.body.fill_path(index));
+        Some(SettledFill { cut: cut.certified.clone(), fill, index: index as u32, path })
+    }
 }
 
 impl Verify for SettledFill {

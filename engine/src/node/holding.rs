@@ -8,6 +8,7 @@ use postroad_protocol::cut::Cut;
 use postroad_protocol::receipt::{CustodyRequest, RefusedLeaf};
 use postroad_protocol::refused::{RefusedBy, RefusedProof, SettledFill};
 use postroad_protocol::slice::{SliceBody, SliceKey};
+use postroad_protocol::state::PendingKey;
 use postroad_protocol::wire::mail::Homeward;
 use postroad_protocol::{MailboxId, NodeId, Seq, Signed};
 use postroad_store::{Read, StoreError};
@@ -152,11 +153,9 @@ impl Node {
         } else {
             let header = order.header.digest(federation);
             let Some(cut) = load(settled)? else { return Ok(None) };
-            let is_it =
-                |item: &postroad_protocol::receipt::ReceiptItem| item.destination == self.me && item.header == header;
-            let Some(index) = cut.body.fills.iter().position(|fill| is_it(&fill.item)) else { return Ok(None) };
-            let (fill, path) = (cut.body.fills[index].clone(), cut.body.fill_path(index));
-            RefusedBy::Fill(Box::new(SettledFill { cut: cut.certified, fill, index: index as u32, path }))
+            let slice = PendingKey { destination: self.me, header };
+            let Some(settled) = SettledFill::find(&cut, &slice) else { return Ok(None) };
+            RefusedBy::Fill(Box::new(settled))
         };
         let proof = RefusedProof { cut: cut.certified, order, by };
         let holds = proof.verify(seq, mailbox, &self.me, federation).is_ok();

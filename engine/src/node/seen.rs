@@ -2,6 +2,7 @@
 
 use postroad_protocol::NodeId;
 use postroad_protocol::block_list::BlockList;
+use postroad_protocol::merkle::tree::Path;
 use postroad_protocol::state::State;
 use postroad_protocol::wire::client::Overdue;
 use postroad_protocol::{MailboxId, Signed};
@@ -91,6 +92,11 @@ impl Node {
             undelivered: self.receiver.undelivered(),
             registrations: self.registering.len() as u64,
         }
+    }
+
+    /// From entries of a mailbox's log to its root when it had `size` entries.
+    pub fn log_paths(&self, mailbox: &MailboxId, size: u64, indexes: &[u64]) -> Option<Vec<Path>> {
+        self.outbox.paths(mailbox, size, indexes)
     }
 
     /// The block list of a mailbox.

@@ -16,6 +16,7 @@ pub mod demo;
 pub mod demo_client;
 pub mod directory;
 pub mod evidence;
+pub mod explain;
 pub mod fsck;
 pub mod genesis;
 pub mod init;
@@ -85,7 +86,9 @@ enum Command {
     Recv(recv::Args),
     /// Look up where a mailbox lives
     Directory(directory::Args),
-    /// Check a message proof or evidence offline
+    /// Show the way of a message, hop by hop, and what became of it
+    Explain(explain::Args),
+    /// Check a message proof, an explanation or evidence offline
     Verify(verify::Args),
     /// Show what a node keeps of others' faults
     Evidence(evidence::Args),
@@ -99,7 +102,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ("Try it", &["demo", "testnet", "bench"]),
     ("Run a node", &["init", "genesis", "run", "status", "backup", "restore", "fsck"]),
     ("Send and receive", &["mailbox", "send", "recv", "directory"]),
-    ("Prove", &["verify", "evidence"]),
+    ("Prove", &["explain", "verify", "evidence"]),
 ];
 
 const EXAMPLES: &str = "\
@@ -217,6 +220,7 @@ async fn client_side(command: Command, output: &Output) -> Result<(), CliError> 
         Command::Send(args) => send::run(args, output).await,
         Command::Recv(args) => recv::run(args, output).await,
         Command::Directory(args) => directory::run(args, output).await,
+        Command::Explain(args) => explain::run(args, output).await,
         Command::Verify(args) => verify::run(args, output).await,
         Command::Evidence(args) => evidence::run(args, output).await,
         Command::Demo(_) | Command::Testnet(_) | Command::Bench(_) | Command::Run(_) | Command::DemoClient(_) => {

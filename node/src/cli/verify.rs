@@ -1,14 +1,17 @@
-//! `postroad verify`: checks a message proof, or judges evidence, with nothing but the federation's genesis.
+//! `postroad verify`: checks a message proof or an explanation, or judges evidence, with nothing but the federation's
+//! genesis.
 
 use std::path::PathBuf;
 
 use postroad_client::read_genesis;
 use postroad_protocol::entry::{MessageProof, Placed};
 use postroad_protocol::evidence::Claim;
+use postroad_protocol::explanation::Explanation;
 use serde_json::json;
 
 use super::client_side::time_text;
 use super::evidence::judge_file;
+use super::explain;
 use super::output::{CliError, Output};
 
 /// Arguments of `postroad verify`.
@@ -19,7 +22,8 @@ Examples:
   postroad verify proofs/17.0.3.proof --genesis alice/genesis.toml
   postroad verify fault.evidence --genesis alice/genesis.toml")]
 pub struct Args {
-    /// The proof, as `recv --proof` wrote it; or evidence, as `evidence export` wrote it
+    /// The proof, as `recv --proof` wrote it; the explanation, as `explain --out` did; or evidence, as `evidence export`
+    /// did
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The federation's genesis; a mailbox's directory has it as genesis.toml
@@ -37,6 +41,9 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
         .map_err(|error| CliError::io(format_args!("read {}", args.file.display()), &error))?;
     if Claim::is_file(&bytes) {
         return judge_file(&args.file, &bytes, &federation, output);
+    }
+    if Explanation::is_file(&bytes) {
+        return explain::tell(&explain::read(&args.file, &federation)?, &federation, output);
     }
     let checked = match MessageProof::from_file(&bytes) {
         Ok(proof) => proof.verify(&federation).map_err(|error| error.to_string()),

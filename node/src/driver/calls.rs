@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::core::ToCore;
 use super::offences::OFFENCE;
 use super::streams::{GREETING, StreamError, read, read_greeting, write};
-use super::{Shared, evidence, fetch};
+use super::{Shared, evidence, explain, fetch};
 
 /// Suspicions that a status names, at most.
 const MAX_SUSPICIONS: usize = 256;
@@ -65,6 +65,7 @@ fn name(question: &Question) -> &'static str {
         Question::HandIn(_) => "hand-in",
         Question::BlockList(_) | Question::SetBlockList(_) => "block-list",
         Question::Accuse(_) | Question::Evidence(_) => "evidence",
+        Question::Explain(..) | Question::Anchored(..) => "explanation",
     }
 }
 
@@ -130,6 +131,13 @@ async fn answer(shared: &Shared, from: NodeId, question: Question) -> Result<Rep
         Question::Accuse(claim) => evidence::accuse(shared, from, *claim).await?,
         Question::Evidence(after) => evidence::page(shared, after).await?,
         Question::Delivery(mailbox, seq) => delivery(shared, mailbox, seq).await?,
+        Question::Explain(mailbox, seq) => {
+            let (explanation, listeners) = explain::explain(shared, from, mailbox, seq).await?;
+            Reply::Explained(Box::new(explanation), listeners)
+        }
+        Question::Anchored(node, number) => {
+            Reply::Anchored(explain::anchored(shared, node, number).await?.map(Box::new))
+        }
         Question::HandIn(chain) => {
             if chain.len() > MAX_HANDED_IN {
                 return Err(Refusal::TooLarge { bytes: chain.len() as u64, limit: MAX_HANDED_IN as u64 });
@@ -176,7 +184,7 @@ pub(super) fn unreadable(error: StoreError) -> Refusal {
 }
 
 /// Asks the core something about its engine.
-async fn ask_core<T: Send + 'static>(
+pub(super) async fn ask_core<T: Send + 'static>(
     shared: &Shared,
     question: impl FnOnce(&postroad_engine::Node) -> T + Send + 'static,
 ) -> Result<T, Refusal> {

@@ -26,6 +26,7 @@ mod clients;
 mod control;
 mod core;
 mod evidence;
+mod explain;
 mod fetch;
 mod full;
 mod holders;
@@ -127,6 +128,8 @@ struct Shared {
     max_peer_bytes: u64,
     offences: Arc<offences::Offences>,
     desk: Arc<evidence::Desk>,
+    /// Bounds the questions that read many rows.
+    explaining: Arc<tokio::sync::Semaphore>,
     metrics: Arc<Metrics>,
 }
 
@@ -301,6 +304,7 @@ pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -
         max_peer_bytes: config.limits.peer_queue_bytes,
         offences: Arc::default(),
         desk: Arc::default(),
+        explaining: Arc::new(tokio::sync::Semaphore::new(explain::MAX_EXPLAINING)),
         metrics: Arc::clone(&metrics),
     };
     core.runs_fetches_with(&shared).await;

@@ -53,7 +53,7 @@ impl Included {
         Seq { epoch: self.epoch(), position: self.order.position, index }
     }
 
-    pub(super) fn verify(&self, federation: &Federation) -> Result<(), VerifyError> {
+    pub(crate) fn verify(&self, federation: &Federation) -> Result<(), VerifyError> {
         self.cut.verify(federation)?;
         self.order.verify(&self.cut.header, federation)
     }
@@ -76,7 +76,7 @@ pub struct BundleAt {
 
 impl BundleAt {
     /// The batch index of its first message, if it stands in the header's entries.
-    pub(super) fn first(&self, header: &Header, federation: &Federation) -> Result<u64, VerifyError> {
+    pub(crate) fn first(&self, header: &Header, federation: &Federation) -> Result<u64, VerifyError> {
         let (count, leaf) = (u64::from(self.signed.body.count), bundle_leaf(&self.signed, federation.id()));
         let of = u64::from(header.entries.bundles);
         match self.path.resolve(count, &leaf, u64::from(self.ordinal), of) {
@@ -108,7 +108,7 @@ pub struct MessageAt {
 
 impl MessageAt {
     /// The message's index in the batch, if it stands in the header's entries.
-    pub(super) fn resolve(&self, header: &Header, federation: &Federation) -> Result<u64, VerifyError> {
+    pub(crate) fn resolve(&self, header: &Header, federation: &Federation) -> Result<u64, VerifyError> {
         let first = self.bundle.first(header, federation)?;
         let body = &self.bundle.signed.body;
         if messages_root(self.message, self.index, body.count, &self.path) != Some(body.messages) {
@@ -147,7 +147,7 @@ pub struct RecipientAt {
 
 impl RecipientAt {
     /// The digest of the message of which this is a recipient.
-    pub(super) fn message(&self) -> Result<Digest, VerifyError> {
+    pub(crate) fn message(&self) -> Result<Digest, VerifyError> {
         let leaf = recipient_leaf(&self.salt, &self.mailbox, self.own);
         match tree::root_from_path(leaf, u64::from(self.position), u64::from(self.count), &self.path) {
             Some(root) => Ok(message_digest(self.count, root, self.common)),
@@ -211,11 +211,11 @@ impl From<MailboxAttestation> for Attested {
 
 impl Attested {
     /// How many entries it attests, and their root.
-    pub(super) fn head(&self) -> (u64, Digest) {
+    pub(crate) fn head(&self) -> (u64, Digest) {
         self.log.as_ref().map_or((0, tree::empty_root()), |log| (log.log.size, log.log.root))
     }
 
-    pub(super) fn verify(&self, mailbox: &MailboxId, federation: &Federation) -> Result<(), VerifyError> {
+    pub(crate) fn verify(&self, mailbox: &MailboxId, federation: &Federation) -> Result<(), VerifyError> {
         self.attestation.verify(federation)?;
         let value = self.log.as_ref().map(|log| hash(&[&encode(log)]));
         if self.proof.verify(&self.attestation.body.root, &mailbox.0) != Some(value) {
@@ -231,7 +231,7 @@ impl Attested {
     }
 
     /// Checks that `anchor` makes it final.
-    pub(super) fn is_anchored(&self, anchor: &Anchor, federation: &Federation) -> Result<(), VerifyError> {
+    pub(crate) fn is_anchored(&self, anchor: &Anchor, federation: &Federation) -> Result<(), VerifyError> {
         let body = &self.attestation.body;
         anchor.verify(federation)?;
         let named = anchor.header.header.body.attestation.filter(|_| anchor.header.header.body.origin == body.node);
@@ -258,7 +258,7 @@ pub struct LeafAt {
 }
 
 impl LeafAt {
-    pub(super) fn verify(&self, (size, root): (u64, Digest)) -> Result<(), VerifyError> {
+    pub(crate) fn verify(&self, (size, root): (u64, Digest)) -> Result<(), VerifyError> {
         if tree::root_from_path(self.leaf.hash(), self.index, size, &self.path) != Some(root) {
             return Err(VerifyError::Path { what: "log entry" });
         }
@@ -280,7 +280,7 @@ pub struct LogGap {
 
 impl LogGap {
     /// Checks that no entry of this log stands at `order`.
-    pub(super) fn verify(&self, head: (u64, Digest), order: (u64, bool, Seq)) -> Result<(), VerifyError> {
+    pub(crate) fn verify(&self, head: (u64, Digest), order: (u64, bool, Seq)) -> Result<(), VerifyError> {
         let malformed = |reason| Err(VerifyError::malformed("log gap", reason));
         for entry in [&self.before, &self.after].into_iter().flatten() {
             entry.verify(head)?;

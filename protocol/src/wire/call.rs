@@ -2,14 +2,15 @@
 
 use minicbor::{Decode, Encode};
 
-use crate::attestation::DeliveryProof;
+use crate::attestation::{Anchor, DeliveryProof};
 use crate::block_list::BlockList;
 use crate::crypto::{MailboxId, NodeId, PublicKey};
 use crate::cut::Cut;
 use crate::digest::Digest;
 use crate::error::Refusal;
 use crate::evidence::Claim;
-use crate::genesis::Genesis;
+use crate::explanation::Explanation;
+use crate::genesis::{Genesis, Member};
 use crate::receipt::Sealed;
 use crate::record::OwnerSigned;
 use crate::refused::RefusedProof;
@@ -58,6 +59,12 @@ pub enum Question {
     /// The evidence that the node keeps, in the order of ids, after this one; as much as fits.
     #[n(11)]
     Evidence(#[n(0)] Option<Digest>),
+    /// What this node can show of the way of a message to a mailbox; answered with [`Reply::Explained`].
+    #[n(12)]
+    Explain(#[n(0)] MailboxId, #[n(1)] Seq),
+    /// Which header made a node's attestation of this number final, or its last one where no number is given.
+    #[n(13)]
+    Anchored(#[n(0)] NodeId, #[n(1)] Option<u64>),
 }
 
 /// An answer.
@@ -99,6 +106,12 @@ pub enum Reply {
     /// Evidence, in the order of ids.
     #[n(11)]
     Evidence(#[n(0)] Vec<Filed>),
+    /// What this node has of the way of a message, and where those that signed something on it listen (nobody's word).
+    #[n(12)]
+    Explained(#[n(0)] Box<Explanation>, #[n(1)] Vec<Member>),
+    /// The header and its cut; none if none was found among recent cuts.
+    #[n(13)]
+    Anchored(#[n(0)] Option<Box<Anchor>>),
 }
 
 /// What a node found of a claim.

@@ -481,6 +481,12 @@ impl World {
         self.logs.get(&self.mailbox(mailbox)).map_or(&[], Vec::as_slice)
     }
 
+    /// A home drops an entry from a log.
+    pub(crate) fn drop_entry(&mut self, mailbox: usize, log_index: usize) -> LogLeaf {
+        let mailbox = self.mailbox(mailbox);
+        self.logs.get_mut(&mailbox).expect("it has a log").remove(log_index)
+    }
+
     /// An entry of a mailbox's log, with its proof.
     pub(crate) fn entry(&self, mailbox: usize, log_index: usize) -> Entry {
         let found = self.log(mailbox)[log_index];

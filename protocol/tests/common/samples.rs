@@ -8,6 +8,8 @@ use postroad_protocol::block_list::BlockList;
 use postroad_protocol::challenge::{Challenge, Lost};
 use postroad_protocol::codec::{decode, encode};
 use postroad_protocol::error::{DecodeError, Refusal};
+use postroad_protocol::evidence::Included;
+use postroad_protocol::explanation::{Disclosed, Explanation, LogWord, LossProof, Residence};
 use postroad_protocol::merkle::log::Log;
 use postroad_protocol::receipt::{LeafRefusal, RefusedLeaf};
 use postroad_protocol::record::{Record, Registration};
@@ -218,6 +220,32 @@ pub(crate) fn structures(story: &Story) -> Vec<Sample> {
     ]
 }
 
+/// All of the way of a message that came late.
+pub(crate) fn explanation(story: &Story) -> Explanation {
+    let (world, mailbox) = (&story.world, 2);
+    let seq = Seq { epoch: 2, position: 0, index: 0 };
+    let (cut, last) = (&world.cuts[1], world.certified(world.state.epoch));
+    let order = cut.body.header_proofs(&world.federation).swap_remove(0);
+    let key = PendingKey { destination: world.node(2), header: story.first.digest };
+    let leaves = world.log(mailbox);
+    let attested = world.mailbox_attestation(&story.attested, mailbox);
+    let at = leaves.iter().position(|leaf| leaf.seq == seq).unwrap();
+    let index = story.first.routed.bodies[2].index(story.first.header.body.entries.bundles, world.federation.id());
+    Explanation {
+        included: Some(Included { cut: cut.certified.clone(), order }),
+        custody: cut.body.headers[0].custody.clone(),
+        residence: Some(Residence {
+            home: world.state.prove_home(&world.mailbox(mailbox), last.clone()),
+            loss: Some(LossProof { value: None, path: world.state.prove_lost(&key) }),
+        }),
+        fill: SettledFill::find(&world.cuts[2], &key).map(Box::new),
+        slice: Some(index.unwrap().prove(&world.mailbox(mailbox))),
+        disclosed: Disclosed::of(&world.entry(mailbox, at).proof).ok().map(Box::new),
+        log: LogWord::of(&attested, leaves, leaves[at].order()).map(Box::new),
+        ..Explanation::new(world.mailbox(mailbox), seq)
+    }
+}
+
 /// Every message of every protocol.
 pub(crate) fn messages(story: &Story) -> Vec<Sample> {
     let world = &story.world;
@@ -352,6 +380,18 @@ pub(crate) fn messages(story: &Story) -> Vec<Sample> {
         sample("call/reply/taken", &call::Reply::Taken),
         sample("call/reply/block-list", &call::Reply::BlockList(Some(Box::new(block_list(story))))),
         sample("call/reply/block-list-none", &call::Reply::BlockList(None)),
+        sample("call/question/explain", &call::Question::Explain(world.mailbox(2), world.log(2)[1].seq)),
+        sample("call/question/anchored", &call::Question::Anchored(world.node(2), Some(1))),
+        sample("call/question/anchored-last", &call::Question::Anchored(world.node(2), None)),
+        sample(
+            "call/reply/explained",
+            &call::Reply::Explained(
+                Box::new(explanation(story)),
+                vec![world.federation.genesis().committee[0].clone()],
+            ),
+        ),
+        sample("call/reply/anchored", &call::Reply::Anchored(world.anchor(&story.attested).map(Box::new))),
+        sample("call/reply/anchored-none", &call::Reply::Anchored(None)),
         sample("call/reply/leaf-refused", &call::Reply::LeafRefused(Box::new(refused_proof(story, false)))),
     ];
     const NAMES: [&str; 18] = [

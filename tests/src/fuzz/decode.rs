@@ -14,8 +14,9 @@ use postroad_protocol::challenge::{Challenge, Lost};
 use postroad_protocol::codec::{decode, encode};
 use postroad_protocol::cut::{CertifiedCut, Cut, HeaderProof};
 use postroad_protocol::entry::{AcceptedProof, Entry, MessageProof, OrderedProof};
+use postroad_protocol::explanation::Explanation;
 use postroad_protocol::message::Message;
-use postroad_protocol::receipt::{CustodyRequest, Receipt, Sealed};
+use postroad_protocol::receipt::{CustodyRequest, MAX_CUSTODIANS, Receipt, Sealed};
 use postroad_protocol::record::Record;
 use postroad_protocol::refused::RefusedProof;
 use postroad_protocol::signed::Verify;
@@ -244,6 +245,14 @@ fn answered(answer: Answer) {
     }
 }
 
+/// Whatever it holds, it has an end and an answer.
+fn explained(explanation: &Explanation) {
+    assert!(explanation.hops(golden()).len() <= 6 + MAX_CUSTODIANS);
+    let mut again = Explanation::new(explanation.mailbox, explanation.seq);
+    again.merge(explanation.clone(), golden());
+    assert_eq!(again.verify(golden()), Ok(()), "what was merged holds");
+}
+
 fn question(question: Question) {
     match question {
         Question::Register(owner) => check(owner),
@@ -259,6 +268,8 @@ fn reply(reply: Reply) {
         Reply::Cuts(cuts) => cuts.into_iter().for_each(cut),
         Reply::Slice(parcel) => drop(Held::check(*parcel, golden())),
         Reply::Delivery(Some(proof)) => delivery(*proof),
+        Reply::Explained(explanation, _) => explained(&explanation),
+        Reply::Anchored(Some(anchor)) => drop(anchor.verify(golden())),
         _ => {}
     }
 }

@@ -103,7 +103,9 @@ impl World {
             | Question::BlockList(_)
             | Question::SetBlockList(_)
             | Question::Accuse(_)
-            | Question::Evidence(_) => {
+            | Question::Evidence(_)
+            | Question::Explain(..)
+            | Question::Anchored(..) => {
                 return self.broken("world", "a question that nobody here asks");
             }
         }

@@ -1,0 +1,210 @@
+//! `postroad explain`: the way of one message, hop by hop, with what each hop signed; and what became of it.
+//!
+//! What is printed is what verifies here. Nobody has to answer: whoever does supplies what it has.
+
+use std::path::{Path, PathBuf};
+
+use postroad_client::{Endpoint, Explainer, Mailbox, NodeAddr, read_genesis};
+use postroad_protocol::explanation::{Conclusion, Explanation, Hop, HopState};
+use postroad_protocol::{Federation, MailboxId, Seq};
+use serde_json::{Value, json};
+
+use super::client_side::{default_node, usage};
+use super::output::{CliError, Output};
+
+/// Arguments of `postroad explain`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  postroad explain --mailbox alice --seq 17.0.3                  what became of a message to me
+  postroad explain --mailbox 12D3KooW… --as bob --seq 17.0.3     of one that I, bob, sent
+  postroad explain --mailbox 12D3KooW… --seq 17.0.3 --node MULTIADDR --out way.explanation
+  postroad verify way.explanation --genesis genesis.toml         the same answer, offline, for whoever gets the file
+The recipient and the sender are shown what the batch and the slice hold; others are shown what every node has.")]
+pub struct Args {
+    /// The recipient: its directory, or its address
+    #[arg(long, value_name = "DIR|ADDR")]
+    mailbox: String,
+    /// The message's sequence number
+    #[arg(long, value_name = "SEQ")]
+    seq: String,
+    /// Ask as this mailbox, for example the sender's
+    #[arg(long = "as", value_name = "DIR")]
+    asker: Option<PathBuf>,
+    /// A node to begin with; may be given several times. Without it POSTROAD_NODE, the first of ./testnet.json, or the
+    /// mailbox's home
+    #[arg(long, value_name = "MULTIADDR")]
+    node: Vec<String>,
+    /// The federation's genesis, where no mailbox of one's own names it
+    #[arg(long, value_name = "FILE")]
+    genesis: Option<PathBuf>,
+    /// An explanation that was kept before, of the same message
+    #[arg(long, value_name = "FILE")]
+    with: Option<PathBuf>,
+    /// Keep the explanation in this file
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// Who is asked for what, by whom.
+struct Plan {
+    mailbox: MailboxId,
+    federation: Federation,
+    explainer: Explainer,
+}
+
+/// Collects and tells.
+///
+/// # Errors
+/// If the arguments name nobody, a file cannot be used, or nobody who has the message's cut can be reached.
+pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
+    let seq: Seq = args.seq.parse().map_err(|error: postroad_protocol::seq::BadSeq| usage(error.to_string(), ""))?;
+    let Plan { mailbox, federation, mut explainer } = plan(&args).await?;
+    let mut known = Explanation::new(mailbox, seq);
+    if let Some(path) = &args.with {
+        let kept = read(path, &federation)?;
+        if (kept.mailbox, kept.seq) != (mailbox, seq) {
+            let message = format!("{} explains {} to {}", path.display(), kept.seq, kept.mailbox);
+            return Err(usage(message, "give the file of this message"));
+        }
+        known.merge(kept, &federation);
+    }
+    let explanation = explainer.explain(known).await;
+    if explanation.included.is_none() {
+        let message = format!("nobody who could be reached has the batch at {seq}");
+        return Err(CliError::unreachable("unexplained", message, "check the number; name a node with --node"));
+    }
+    if let Some(path) = &args.out {
+        std::fs::write(path, explanation.to_file(&federation))
+            .map_err(|error| CliError::io(format_args!("write {}", path.display()), &error))?;
+    }
+    tell(&explanation, &federation, output)
+}
+
+async fn plan(args: &Args) -> Result<Plan, CliError> {
+    let own = Path::new(&args.mailbox);
+    let own = if Mailbox::exists(own) { Some(Mailbox::open(own)?) } else { None };
+    let mailbox = match &own {
+        Some(own) => own.address(),
+        None => args.mailbox.parse().map_err(|error| {
+            usage(format!("{:?} is neither a mailbox's directory nor an address: {error}", args.mailbox), "")
+        })?,
+    };
+    let mut nodes = Vec::new();
+    for text in &args.node {
+        nodes.push(text.parse::<NodeAddr>()?);
+    }
+    let asker = match &args.asker {
+        Some(dir) => Some(Mailbox::open(dir)?),
+        None => own,
+    };
+    if let Some(asker) = asker {
+        let federation = asker.federation().clone();
+        return Ok(Plan { mailbox, federation, explainer: Explainer::of(&asker, nodes)? });
+    }
+    if nodes.is_empty() {
+        nodes.push(default_node()?);
+    }
+    let endpoint = Endpoint::anonymous()?;
+    let federation = match &args.genesis {
+        Some(path) => read_genesis(path)?,
+        None => endpoint.genesis(&nodes[0]).await?,
+    };
+    Ok(Plan { mailbox, explainer: Explainer::new(endpoint, federation.clone(), nodes), federation })
+}
+
+/// Reads a file in which an explanation was kept, all of which must hold.
+///
+/// # Errors
+/// If it cannot be read, or does not hold.
+pub(super) fn read(path: &Path, federation: &Federation) -> Result<Explanation, CliError> {
+    let bytes = std::fs::read(path).map_err(|error| CliError::io(format_args!("read {}", path.display()), &error))?;
+    let kept = Explanation::from_file(&bytes, federation).map_err(|error| error.to_string());
+    let checked = kept.and_then(|kept| match kept.verify(federation) {
+        Ok(()) => Ok(kept),
+        Err(error) => Err(error.to_string()),
+    });
+    checked.map_err(|reason| {
+        let message = format!("{} does not hold: {reason}", path.display());
+        CliError::unverified("malformed", message, "get it again from whoever kept it")
+    })
+}
+
+/// Prints the hops and the conclusion.
+///
+/// # Errors
+/// If it cannot be written out.
+pub(super) fn tell(explanation: &Explanation, federation: &Federation, output: &Output) -> Result<(), CliError> {
+    for hop in explanation.hops(federation) {
+        output.emit(&hop_json(&hop), &hop_plain(&hop))?;
+    }
+    let conclusion = explanation.conclusion(federation);
+    let plain = format!("{}: {conclusion}", conclusion.code());
+    output.emit(&explained(explanation, &conclusion), &plain)
+}
+
+fn state(hop: &Hop) -> &'static str {
+    match hop.state {
+        HopState::Ok => "ok",
+        HopState::Missing => "missing",
+        HopState::Wrong => "wrong",
+    }
+}
+
+fn hop_json(hop: &Hop) -> Value {
+    json!({
+        "type": "hop",
+        "hop": hop.stage.code(),
+        "node": hop.who.map(|who| who.to_string()),
+        "signed": hop.signed,
+        "epoch": hop.epoch,
+        "ok": hop.state == HopState::Ok,
+        "state": state(hop),
+    })
+}
+
+fn hop_plain(hop: &Hop) -> String {
+    let who = hop.who.map_or_else(|| "?".into(), |who| who.to_string());
+    let epoch = hop.epoch.map_or_else(String::new, |epoch| format!(" (epoch {epoch})"));
+    format!("{:<8} {:<12} {who}\n         {}{epoch}", state(hop), hop.stage.code(), hop.signed)
+}
+
+/// The conclusion as a line.
+fn explained(explanation: &Explanation, conclusion: &Conclusion) -> Value {
+    let mut line = json!({
+        "type": "explained",
+        "conclusion": conclusion.code(),
+        "kind": null,
+        "culprit": null,
+        "mailbox": explanation.mailbox.to_string(),
+        "seq": explanation.seq.to_string(),
+        "epoch": explanation.seq.epoch,
+        "reason": conclusion.to_string(),
+    });
+    let names = |nodes: &[postroad_protocol::NodeId]| -> Value { nodes.iter().map(ToString::to_string).collect() };
+    match conclusion {
+        Conclusion::Delivered { home, index, late } => {
+            line["home"] = home.to_string().into();
+            line["index"] = (*index).into();
+            line["late"] = late.is_some().into();
+        }
+        Conclusion::Refused { home, .. } => line["home"] = home.to_string().into(),
+        Conclusion::Pending { home, holders } => {
+            line["home"] = home.to_string().into();
+            line["holders"] = names(holders);
+        }
+        Conclusion::Guilty(evidence) => {
+            let verdict = evidence.verdict();
+            line["kind"] = verdict.fault.code().into();
+            line["culprit"] = verdict.culprit.to_string().into();
+            line["epoch"] = verdict.epoch.into();
+            line["evidence"] = evidence.id().to_string().into();
+        }
+        Conclusion::Cleared { accused, .. } => line["accused"] = accused.to_string().into(),
+        Conclusion::Open(missing) => {
+            let missing = missing.iter().map(|it| json!({ "what": it.what, "nodes": names(&it.nodes) }));
+            line["missing"] = missing.collect();
+        }
+    }
+    line
+}
