@@ -1,6 +1,8 @@
 //! Federations of real processes on loopback: sockets, disks, signatures, signals.
 
 mod challenges;
+#[cfg(feature = "cheat")]
+mod cheats;
 mod durability;
 mod evidence;
 mod failures;

@@ -183,6 +183,12 @@ impl Net {
         record["nodes"][number - 1].clone()
     }
 
+    /// The lines that the testnet has said since this was last asked.
+    #[cfg(feature = "cheat")]
+    pub(crate) fn news(&self) -> Vec<Value> {
+        self.testnet.lines.try_iter().collect()
+    }
+
     /// The first address of node `number` (from 1).
     pub(crate) fn addr(&self, number: usize) -> String {
         self.node(number)["addrs"][0].as_str().expect("an address").to_owned()

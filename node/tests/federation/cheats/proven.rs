@@ -31,12 +31,12 @@ fn play(sin: &str) -> (Net, Value) {
     let began = Instant::now();
     let mut sinned: Option<Instant> = None;
     for round in 0.. {
-        let text = format!("round {round}");
+        let words = format!("round {round}");
         for sender in [&carol, &dave] {
-            let sent = sender.send(&[&bob], &[&text], &[]);
+            let sent = sender.send(&[&bob], &[&words], &[]);
             assert!(sent.code == 0 || sent.code == 4, "{sent:?}");
         }
-        let sent = alice.send(&[&carol, &dave], &[], format!("{text}\n{text} again\n").as_bytes());
+        let sent = alice.send(&[&carol, &dave], &[], format!("{words}\n{words} again\n").as_bytes());
         assert!([0, 1, 4].contains(&sent.code), "{sent:?}");
         for line in scene.net.news() {
             match line["type"].as_str() {

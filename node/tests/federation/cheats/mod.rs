@@ -1,0 +1,4 @@
+//! Nodes that cheat on demand: who did it is named, nobody else is, and the evidence verifies without any node.
+
+mod proven;
+mod silent;
