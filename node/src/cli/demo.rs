@@ -7,9 +7,12 @@
 //! | `play` | the processes and how they go on |
 //! | `files` | the form of what the clients write |
 //! | `check` | the verdict, from those files alone |
+//! | `blame` | the second chapter: a node that drops mail; in builds that can cheat |
 //! | `progress` | bars |
 //! | `janitor` | removes the temporary directory if the demo is killed |
 
+#[cfg(feature = "cheat")]
+pub mod blame;
 pub mod check;
 pub mod files;
 pub mod janitor;
@@ -99,12 +102,32 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
         }),
         Err(error) => Err(error),
     };
+    let judged = match judged {
+        Ok(()) => second(stage.dir(), &mut signals, output).await,
+        failed => failed,
+    };
     let cleared = stage.clear();
     if let Some(janitor) = &mut janitor {
         janitor.signal(Signal::KILL);
         let _ = janitor.ended().await;
     }
     judged.and(cleared)
+}
+
+/// The second chapter, about a node that drops mail.
+#[cfg(feature = "cheat")]
+async fn second(dir: &Path, signals: &mut Signals, output: &Output) -> Result<(), CliError> {
+    tokio::select! {
+        ended = blame::play(&dir.join("blame"), output) => ended,
+        _ = signals.next() => Err(CliError::interrupted()),
+    }
+}
+
+/// No node of this build can cheat.
+#[cfg(not(feature = "cheat"))]
+async fn second(_: &Path, _: &mut Signals, output: &Output) -> Result<(), CliError> {
+    output.note("the second chapter, about a node that drops mail, is in builds with --features cheat");
+    Ok(())
 }
 
 /// Where a demo takes place.
