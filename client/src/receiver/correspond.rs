@@ -46,13 +46,16 @@ impl Receiver {
             letters += 1;
         }
         while let Some(duty) = self.letters.duty() {
-            let told = sender.told(&duty.peer, duty.from)?;
-            if !is_signed(sender, duty.peer, Control::Told(told)).await? {
-                return Ok(letters);
+            // A stranger, to whom nothing can be missing, does not even learn that somebody is here.
+            if sender.has_written_to(&duty.peer)? {
+                let told = sender.told(&duty.peer, duty.from)?;
+                if !is_signed(sender, duty.peer, Control::Told(told)).await? {
+                    return Ok(letters);
+                }
+                letters += 1;
             }
             self.letters.answered();
             self.save(Vec::new(), &[])?;
-            letters += 1;
         }
         Ok(letters)
     }

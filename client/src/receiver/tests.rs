@@ -171,6 +171,23 @@ async fn control_mail_is_no_mail_takes_a_number_and_is_answered_once() {
 }
 
 #[tokio::test]
+async fn a_stranger_s_question_is_not_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(dir.path(), Keep::CrossChecked);
+    bench.arrive_control(Control::Ask { from: 1, to: 3 }, 1).await;
+    assert!(bench.receiver.has_letters());
+    assert!(bench.receiver.correspond_alone().await.unwrap());
+    assert!(!bench.receiver.has_letters());
+    // While another sender runs, letters wait.
+    bench.arrive_control(Control::Ask { from: 1, to: 3 }, 2).await;
+    let other = crate::sender::Sender::connect(bench.receiver.mailbox(), Default::default()).await.unwrap();
+    assert!(!bench.receiver.correspond_alone().await.unwrap());
+    assert!(bench.receiver.has_letters());
+    assert_eq!(bench.receiver.correspond(&other).await.unwrap(), 0);
+    assert!(!bench.receiver.has_letters());
+}
+
+#[tokio::test]
 async fn what_the_sender_gave_up_is_missing_no_more_and_its_word_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = Bench::new(dir.path(), Keep::CrossChecked);

@@ -186,6 +186,14 @@ impl Sender {
         tokio::time::timeout(patience, all).await.is_ok()
     }
 
+    /// Whether this mailbox remembers that it ever wrote to another one.
+    ///
+    /// # Errors
+    /// [`ClientError::Store`].
+    pub fn has_written_to(&self, recipient: &MailboxId) -> Result<bool, ClientError> {
+        self.store.has_written_to(recipient)
+    }
+
     /// What this mailbox knows of its message to `recipient` with this number, with the proof of its place if it is kept:
     /// what the recipient is told when it asks.
     ///

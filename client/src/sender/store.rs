@@ -132,6 +132,11 @@ impl SendStore {
         self.store.snapshot()?.get(COUNTERS, &via.0)?.map_or(Ok(1), |bytes| read(COUNTERS, &via.0, &bytes))
     }
 
+    /// Whether anything was ever sealed to this recipient.
+    pub(super) fn has_written_to(&self, recipient: &MailboxId) -> Result<bool, ClientError> {
+        Ok(self.store.snapshot()?.get(RECIPIENTS, &recipient.0)?.is_some())
+    }
+
     /// What this store knows of the message to `recipient` with this number.
     pub(super) fn told(&self, recipient: &MailboxId, number: u64) -> Result<Told, ClientError> {
         let snapshot = self.store.snapshot()?;
