@@ -117,8 +117,9 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
 /// The second chapter, about a node that drops mail.
 #[cfg(feature = "cheat")]
 async fn second(dir: &Path, signals: &mut Signals, output: &Output) -> Result<(), CliError> {
+    let dir = dir.join("blame");
     tokio::select! {
-        ended = blame::play(&dir.join("blame"), output) => ended,
+        ended = blame::play(&dir, output) => ended,
         _ = signals.next() => Err(CliError::interrupted()),
     }
 }

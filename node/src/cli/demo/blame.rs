@@ -180,11 +180,11 @@ impl Stage<'_> {
             let seq = self.send("carol", dave, "are you there?").await?;
             let way = self.path("dave.explanation");
             let lines = self.ask(&["explain", "--mailbox", dave, "--as", &carol, "--seq", &seq, "--out", &way]).await?;
-            Ok((seq, lines))
+            Ok::<_, CliError>((seq, lines))
         };
         let asked = asked.await;
         send_signal(pid, Signal::CONT);
-        let (seq, lines): (String, Vec<Value>) = asked?;
+        let (seq, lines) = asked?;
         let last = lines.last().cloned().unwrap_or_default();
         self.must(last["conclusion"] == "pending", "custodians hold dave's letter", &lines)?;
         let reason = last["reason"].as_str().unwrap_or_default();
