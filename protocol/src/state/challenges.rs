@@ -1,6 +1,8 @@
 //! How challenges are settled (rules 9 and 10): who may ask, whose answer counts, when a slice is overdue, who is
 //! suspected. Nothing here convicts: silence is not guilt.
 
+use std::collections::BTreeMap;
+
 use minicbor::{Decode, Encode};
 
 use crate::challenge::{Challenge, Lost};
@@ -49,7 +51,7 @@ pub enum Reason {
     /// It has signed for a slice (or sealed it), was challenged for it, and no answer is settled.
     #[n(0)]
     Unanswered,
-    /// It was given the slice for which it asked, and has not signed for it.
+    /// It was given the slice for which it asked, or never asked for it, and has not signed for it.
     #[n(1)]
     Unfilled,
     /// Its attestations stay behind the cuts.
@@ -138,6 +140,7 @@ impl State {
             }
         }
         let owed_ms = federation.params().challenge_ms;
+        let mut idle: BTreeMap<NodeId, (u64, PendingKey)> = BTreeMap::new();
         for (key, pending) in self.all_pending() {
             if let Some((since, age_ms)) = pending.answered
                 && !self.challenges.contains(key)
@@ -146,7 +149,19 @@ impl State {
                 let node = key.destination;
                 found.push(Suspicion { node, reason: Reason::Unfilled, since, slice: Some(*key) });
             }
+            let is_old = self.age_ms > pending.age_ms.saturating_add(owed_ms.saturating_mul(2));
+            if is_old && pending.answered.is_none() && !self.challenges.contains(key) {
+                let oldest = idle.entry(key.destination).or_insert((pending.epoch, *key));
+                *oldest = (*oldest).min((pending.epoch, *key));
+            }
         }
+        // Whoever is away has many of these: the oldest stands for all.
+        found.extend(idle.into_iter().map(|(node, (since, slice))| Suspicion {
+            node,
+            reason: Reason::Unfilled,
+            since,
+            slice: Some(slice),
+        }));
         found
     }
 }

@@ -99,6 +99,27 @@ fn a_witness_answers_and_becomes_a_holder() {
     assert!(world.state.suspicions(&world.federation).is_empty());
 }
 
+/// A destination that neither signs for what waits for it nor asks for it cannot be convicted: it is named in public.
+#[test]
+fn a_destination_that_lets_a_slice_lie_is_suspected_until_it_fills_or_asks() {
+    let (mut world, batch, key) = owing(|_| {});
+    let owed_ms = world.federation.params().challenge_ms;
+    let since = world.state.pending(&key).unwrap().epoch;
+    wait(&mut world, 2 * owed_ms - 2_000);
+    assert!(world.state.suspicions(&world.federation).is_empty());
+    wait(&mut world, 4_000);
+    let unfilled = Suspicion { node: world.node(2), reason: Reason::Unfilled, since, slice: Some(key) };
+    assert_eq!(world.state.suspicions(&world.federation), [unfilled]);
+    let before = world.state.clone();
+    let record = challenge(&world, &key, 0);
+    settle(&mut world, record).unwrap();
+    let suspects: Vec<_> = world.state.suspicions(&world.federation).iter().map(|found| found.node).collect();
+    assert!(!suspects.contains(&world.node(2)), "it has asked");
+    world.state = before;
+    world.cut(CutBody { fills: vec![world.fill(&batch, 2)], ..CutBody::default() });
+    assert!(world.state.suspicions(&world.federation).is_empty());
+}
+
 /// Rule 9: one attacker names its own nodes as custodians, hands over nothing, and a home stands still for ever.
 #[test]
 fn without_an_answer_a_slice_is_overdue_and_stays_so_until_its_fill() {
