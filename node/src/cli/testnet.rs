@@ -6,6 +6,7 @@
 
 pub mod plan;
 pub mod record;
+mod verdicts;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,6 +25,7 @@ use super::signals::{Signals, Stop};
 use super::status::of_record;
 use crate::config::Cheating;
 use plan::{Plan, PlannedNode};
+use verdicts::Verdicts;
 
 /// How long a node may take to serve.
 const START: Duration = Duration::from_secs(60);
@@ -120,6 +122,8 @@ async fn serve(plan: &Plan, children: &mut Vec<Child>, output: &Output) -> Resul
     record::write(&plan.dir, &record)?;
     output.emit(&json!({ "type": "ready" }), &table(&record))?;
     // Programs, files and pipes get the lines alone.
+    let federation = crate::config::read_genesis(&record.genesis)?;
+    let mut verdicts = Verdicts::new(of_record(&record)?, federation, &plan.dir)?;
     let mut live = live::draws(output).then(|| Live::new(of_record(&record)?, LOOK, output)).transpose()?;
     let (said, mut says) = mpsc::channel(MAX_SAID);
     for (place, child) in children.iter_mut().enumerate() {
@@ -137,6 +141,15 @@ async fn serve(plan: &Plan, children: &mut Vec<Child>, output: &Output) -> Resul
             }
             shown = look(&mut live) => {
                 shown?;
+                continue;
+            }
+            found = verdicts.next() => {
+                for (line, plain) in found? {
+                    match &mut live {
+                        Some(live) => live.aside(|| output.emit(&line, &plain))?,
+                        None => output.emit(&line, &plain)?,
+                    }
+                }
                 continue;
             }
         };
