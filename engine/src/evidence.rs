@@ -4,7 +4,7 @@
 //! It takes [`Evidence`], which cannot be had without judging a claim. What is kept stays: nothing that a culprit does
 //! later makes two contradicting statements agree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use postroad_protocol::codec::encode;
@@ -19,6 +19,39 @@ use crate::tables::{self, EVIDENCE};
 const MAX_OF_KIND: usize = 64;
 /// Bytes of all evidence that is kept, at most.
 const MAX_BYTES: u64 = 256 << 20;
+
+/// What a node does about those whom evidence convicts. Mail that it has taken is handed out and delivered whatever they
+/// did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// What it does.
+    pub action: Action,
+    /// Nothing is done about these.
+    pub allow: Vec<NodeId>,
+    /// These are treated as if they were convicted, and their slices are refused at least.
+    pub deny: Vec<NodeId>,
+}
+
+/// What is done about somebody who is convicted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// Nothing: the evidence is kept and handed on.
+    #[default]
+    Record,
+    /// Its new slices are not taken.
+    RefuseSlices,
+    /// Nor is there any connection.
+    RefuseContact,
+}
+
+impl Policy {
+    /// Those about whom something is done, if evidence convicts these.
+    pub fn refused(&self, convicted: BTreeSet<NodeId>, me: &NodeId) -> BTreeSet<NodeId> {
+        let convicted = if self.action == Action::Record { BTreeSet::new() } else { convicted };
+        let all = convicted.into_iter().chain(self.deny.iter().copied());
+        all.filter(|node| node != me && !self.allow.contains(node)).collect()
+    }
+}
 
 /// What is kept, in brief.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +97,14 @@ impl EvidencePool {
         &self.kept
     }
 
-    /// Whether there is evidence that this node committed a fraud. A loss is none.
-    pub fn convicts(&self, node: &NodeId) -> bool {
-        self.kept.values().any(|brief| brief.culprit == *node && brief.fault != Fault::Loss)
+    /// How much evidence of a fault is kept against a node.
+    pub fn count(&self, brief: &Brief) -> usize {
+        self.kept.values().filter(|known| *known == brief).count()
+    }
+
+    /// Everybody who committed a fraud. A loss is none.
+    pub fn convicted(&self) -> BTreeSet<NodeId> {
+        self.kept.values().filter(|brief| brief.fault != Fault::Loss).map(|brief| brief.culprit).collect()
     }
 
     /// Takes evidence that came at `epoch` from `found_by`. Returns what to write; nothing if it is here already.
@@ -84,7 +122,7 @@ impl EvidencePool {
         }
         let brief = brief(evidence.claim(), &self.federation);
         let full = |reason: &str| Err(Refusal::NotAllowed { reason: reason.to_owned() });
-        if self.kept.values().filter(|known| **known == brief).count() >= MAX_OF_KIND {
+        if self.count(&brief) >= MAX_OF_KIND {
             return full("as much evidence of this kind against this node is kept as may be");
         }
         let filed = Filed { found_epoch: epoch, found_by, claim: evidence.claim().clone() };

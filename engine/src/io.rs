@@ -19,6 +19,7 @@ use postroad_protocol::{
 };
 use postroad_store::Write;
 
+use crate::exhibits::Exhibit;
 use crate::outbox::AttestedView;
 
 /// Monotonic time, milliseconds since any beginning; drives timers.
@@ -69,19 +70,35 @@ impl Held {
     /// # Errors
     /// [`VerifyError`] says what does not hold.
     pub fn check(parcel: SliceParcel, federation: &Federation) -> Result<Held, VerifyError> {
-        use postroad_protocol::signed::Verify;
-        let malformed = |reason| VerifyError::Malformed { kind: "slice parcel", reason };
-        let header = &parcel.header.body;
-        let slice = header.slice(&parcel.destination).ok_or(malformed("the header names no such slice"))?;
-        parcel.header.verify(federation)?;
-        let digest = parcel.header.digest(federation);
-        let key = SliceKey::of(&parcel, digest);
-        if let Some(request) = &parcel.request {
-            check_request(request, &key, federation)?;
-        }
-        let index = parcel.body.verify(header, slice, federation)?;
+        let (key, index) = check_parcel(&parcel, federation)?;
         Ok(Held { key, parcel: Arc::new(parcel), index: Arc::new(index) })
     }
+
+    /// As [`Held::check`]; what is refused may be an exhibit.
+    ///
+    /// # Errors
+    /// Those of [`Held::check`], with the exhibit.
+    pub fn examine(parcel: SliceParcel, federation: &Federation) -> Result<Held, (VerifyError, Option<Box<Exhibit>>)> {
+        match check_parcel(&parcel, federation) {
+            Ok((key, index)) => Ok(Held { key, parcel: Arc::new(parcel), index: Arc::new(index) }),
+            Err(error) => Err((error, Exhibit::of(&parcel, federation).map(Box::new))),
+        }
+    }
+}
+
+fn check_parcel(parcel: &SliceParcel, federation: &Federation) -> Result<(SliceKey, SliceIndex), VerifyError> {
+    use postroad_protocol::signed::Verify;
+    let malformed = |reason| VerifyError::Malformed { kind: "slice parcel", reason };
+    let header = &parcel.header.body;
+    let slice = header.slice(&parcel.destination).ok_or(malformed("the header names no such slice"))?;
+    parcel.header.verify(federation)?;
+    let digest = parcel.header.digest(federation);
+    let key = SliceKey::of(parcel, digest);
+    if let Some(request) = &parcel.request {
+        check_request(request, &key, federation)?;
+    }
+    let index = parcel.body.verify(header, slice, federation)?;
+    Ok((key, index))
 }
 
 /// Checks that a request is its origin's and names this slice.
@@ -139,6 +156,10 @@ pub enum Input {
     Fetched(SliceKey, Option<Held>),
     /// A cut, from the sequencer or from anybody.
     Cut(Arc<Verified<Cut>>),
+    /// A cut that does not verify, from the sequencer: it may be certified all the same.
+    UnsoundCut(Box<Cut>),
+    /// A slice that was not taken, though its leaves give the root in the signed header.
+    Exhibit(Box<Exhibit>),
     /// The cuts that were asked for with [`Output::FetchCuts`] are in, or could not be had.
     CutsFetched,
     /// The signing guard has let the vote for this epoch pass.

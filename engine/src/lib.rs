@@ -8,10 +8,12 @@
 //!
 //! The rooms never call each other; [`node`] composes them.
 
+pub mod auditor;
 #[cfg(feature = "cheat")]
 pub mod cheat;
 pub mod deposits;
 pub mod evidence;
+pub mod exhibits;
 pub mod explain;
 pub mod gate;
 pub mod inbox;

@@ -18,6 +18,7 @@ use postroad_protocol::wire::mail::SliceParcel;
 use postroad_protocol::{Digest, Federation, NodeId, SecretKey, Signed};
 use postroad_store::{Read, StoreError, Write};
 
+use crate::auditor::Auditor;
 use crate::gate::Gate;
 use crate::io::{Held, Output, Report};
 use crate::outbox::{Outbox, Place};
@@ -454,8 +455,7 @@ impl Receiver {
     /// [`StoreError`].
     pub fn deliver(
         &mut self,
-        outbox: &mut Outbox,
-        gate: &mut Gate,
+        (outbox, gate, auditor): (&mut Outbox, &mut Gate, &mut Auditor),
         store: &dyn Read,
         out: &mut Vec<Output>,
     ) -> Result<Vec<Write>, StoreError> {
@@ -499,7 +499,10 @@ impl Receiver {
                 #[cfg(feature = "cheat")]
                 outbox.cheat.study(&next.place.slice, &self.me, &self.federation, store)?;
                 match index {
-                    Some(index) => entries += outbox.append(next.place, &index, &next.refused, &mut writes),
+                    Some(index) => {
+                        auditor.delivered(next.place, &index);
+                        entries += outbox.append(next.place, &index, &next.refused, &mut writes);
+                    }
                     None => {
                         self.lost.remove(&next.place.slice.header);
                     }

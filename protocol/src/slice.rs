@@ -110,12 +110,28 @@ pub struct SliceLeaf {
     pub bytes: u32,
 }
 
+/// What a bundle of a slice says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BundleRef {
+    /// Its place in the batch.
+    pub ordinal: u32,
+    /// Its sender.
+    pub sender: MailboxId,
+    /// The origin that it is meant for.
+    pub via: NodeId,
+    /// The counter of its first message.
+    pub counter: u64,
+    /// The counter of its last message.
+    pub last_counter: u64,
+    /// The last epoch whose directory may route it.
+    pub valid_until: u64,
+}
+
 /// The leaves of a slice by mailbox, each mailbox's in ascending order of index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceIndex {
     leaves: BTreeMap<MailboxId, Vec<SliceLeaf>>,
-    /// The sender of each bundle of the slice.
-    senders: Vec<MailboxId>,
+    bundles: Vec<BundleRef>,
     entries_root: Digest,
     messages: u64,
 }
@@ -172,7 +188,12 @@ impl SliceIndex {
 
     /// Who sent the message at a leaf of this index.
     pub fn sender(&self, leaf: &SliceLeaf) -> Option<&MailboxId> {
-        self.senders.get(leaf.bundle_at as usize)
+        self.bundles.get(leaf.bundle_at as usize).map(|bundle| &bundle.sender)
+    }
+
+    /// The bundles of the slice, in batch order.
+    pub fn bundles(&self) -> &[BundleRef] {
+        &self.bundles
     }
 
     /// How many (message, recipient) pairs.
@@ -206,6 +227,19 @@ impl SliceBody {
     /// # Errors
     /// [`VerifyError`] where a path does not fit or the order is not canonical.
     pub fn index(&self, bundle_count: u32, federation: Digest) -> Result<SliceIndex, VerifyError> {
+        self.collect(bundle_count, federation, true)
+    }
+
+    /// The leaves that this slice claims to have, though its messages may lead nowhere: what a slice root is made of that
+    /// says something else than the entries. Not for anything that is taken.
+    ///
+    /// # Errors
+    /// [`VerifyError`] where even their places cannot be told.
+    pub fn claimed(&self, bundle_count: u32, federation: Digest) -> Result<SliceIndex, VerifyError> {
+        self.collect(bundle_count, federation, false)
+    }
+
+    fn collect(&self, bundle_count: u32, federation: Digest, follow: bool) -> Result<SliceIndex, VerifyError> {
         let malformed = |reason| VerifyError::malformed("slice", reason);
         let mut leaves: BTreeMap<MailboxId, Vec<SliceLeaf>> = BTreeMap::new();
         let mut root = None;
@@ -225,7 +259,7 @@ impl SliceBody {
                     u64::from(bundle_count),
                 )
                 .ok_or(VerifyError::Path { what: "bundle" })?;
-            if *root.get_or_insert(sum) != sum {
+            if *root.get_or_insert(sum) != sum && follow {
                 return Err(VerifyError::Path { what: "bundle" });
             }
             let mut last_index = None;
@@ -234,8 +268,7 @@ impl SliceBody {
                     return Err(malformed("messages are not in ascending order"));
                 }
                 last_index = Some(message.index);
-                // Also keeps the sum below from overflowing: the path has shown that first + count does not.
-                if message.index >= body.count {
+                if message.index >= body.count && follow {
                     return Err(VerifyError::Path { what: "message" });
                 }
                 let common = common_digest(&message.common);
@@ -249,11 +282,11 @@ impl SliceBody {
                     let found = recipient
                         .message(message.recipient_count, common)
                         .ok_or(VerifyError::Path { what: "recipient" })?;
-                    if *digest.get_or_insert(found) != found {
+                    if *digest.get_or_insert(found) != found && follow {
                         return Err(VerifyError::Path { what: "recipient" });
                     }
                     leaves.entry(recipient.mailbox).or_default().push(SliceLeaf {
-                        index: first + u64::from(message.index),
+                        index: first.saturating_add(u64::from(message.index)),
                         message: found,
                         own: recipient.own_digest(),
                         bundle_at: bundle_at as u32,
@@ -263,7 +296,7 @@ impl SliceBody {
                     });
                 }
                 let digest = digest.ok_or(malformed("a message without a recipient"))?;
-                if messages_root(digest, message.index, body.count, &message.path) != Some(body.messages) {
+                if follow && messages_root(digest, message.index, body.count, &message.path) != Some(body.messages) {
                     return Err(VerifyError::Path { what: "message" });
                 }
             }
@@ -275,8 +308,18 @@ impl SliceBody {
         if leaves.values().any(|leaves| leaves.windows(2).any(|pair| pair[0].index >= pair[1].index)) {
             return Err(malformed("a message names a recipient twice"));
         }
-        let senders = self.bundles.iter().map(|bundle| bundle.signed.body.sender).collect();
-        Ok(SliceIndex { leaves, senders, entries_root: root.hash, messages: root.count })
+        let bundles = self.bundles.iter().map(|bundle| {
+            let body = &bundle.signed.body;
+            BundleRef {
+                ordinal: bundle.ordinal,
+                sender: body.sender,
+                via: body.via,
+                counter: body.counter,
+                last_counter: body.last_counter(),
+                valid_until: body.valid_until,
+            }
+        });
+        Ok(SliceIndex { leaves, bundles: bundles.collect(), entries_root: root.hash, messages: root.count })
     }
 
     /// Whether this is the slice that `header` names as `slice`.

@@ -29,7 +29,12 @@ impl Node {
         let epoch = cut.certified.header.epoch;
         let head = self.ledger.head().epoch;
         if epoch <= head {
-            self.mend_cut(&cut, store, out)?;
+            if !self.is_split(&cut, store, out)? {
+                self.mend_cut(&cut, store, out)?;
+            }
+            return Ok(());
+        }
+        if self.halted {
             return Ok(());
         }
         if epoch > head + 1 {
@@ -63,8 +68,7 @@ impl Node {
         Ok(())
     }
 
-    /// A cut that was applied before comes again: if its row is damaged, it takes its place. (The sequencer certifies one
-    /// cut of an epoch, so it is the same.)
+    /// A cut that was applied before comes again: if its row is damaged, it takes its place.
     fn mend_cut(&mut self, cut: &Verified<Cut>, store: &dyn Read, out: &mut Vec<Output>) -> Result<(), StoreError> {
         let key = tables::number_key(cut.certified.header.epoch);
         match store.get(CUTS, &key) {
@@ -94,8 +98,10 @@ impl Node {
         let mut writes = match self.ledger.apply(cut) {
             Ok(writes) => writes,
             Err(invalid) => {
-                let reason = format!("a certified cut is not valid, and is not followed: {invalid}");
+                let reason = format!("a certified cut is not valid, and no more are followed: {invalid}");
                 out.push(Output::Report(Report::Refused { peer: Some(self.config.federation.sequencer()), reason }));
+                self.halted = true;
+                self.unsound_cut((***cut).clone(), out);
                 return Ok(false);
             }
         };
@@ -110,6 +116,7 @@ impl Node {
             messages: headers.map(|header| header.entries.messages).sum(),
             fills: cut.body.fills.len() as u64,
         }));
+        self.audit_cut(cut, out);
         self.gate.cut(cut);
         writes.extend(self.deposits.cut(cut, self.ledger.head()));
         writes.extend(self.receiver.cut(cut));
@@ -196,7 +203,9 @@ impl Node {
 
     /// Delivers what is owed and here.
     pub(super) fn deliver(&mut self, store: &dyn Read, out: &mut Vec<Output>) -> Result<(), StoreError> {
-        let writes = self.receiver.deliver(&mut self.outbox, &mut self.gate, store, out)?;
+        let rooms = (&mut self.outbox, &mut self.gate, &mut self.auditor);
+        let writes = self.receiver.deliver(rooms, store, out)?;
+        self.accuse_found(store, out);
         if !writes.is_empty() {
             self.persist(writes, out);
         }

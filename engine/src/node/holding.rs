@@ -47,6 +47,10 @@ impl Node {
             out.push(refuse("the slice is of another origin"));
             return Ok(());
         }
+        if self.refused.contains(&from) {
+            out.push(refuse("this node takes nothing new from its origin, by its operator's policy"));
+            return Ok(());
+        }
         if self.phase == Phase::Joining || self.draining {
             out.push(refuse("not ready"));
             return Ok(());

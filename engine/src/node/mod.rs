@@ -17,7 +17,7 @@ mod joining;
 mod retention;
 mod seen;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use postroad_protocol::cut::Cut;
@@ -27,8 +27,10 @@ use postroad_protocol::wire::mail::Homeward;
 use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Refusal, SecretKey, Verified};
 use postroad_store::{Read, StoreError, Write};
 
+use crate::auditor::Auditor;
 use crate::deposits::Deposits;
-use crate::evidence::EvidencePool;
+use crate::evidence::{EvidencePool, Policy};
+use crate::exhibits::Exhibits;
 use crate::gate::{Gate, Load};
 use crate::inbox::{Inbox, Submitted};
 use crate::io::{ClientId, Held, Input, Now, Output, Report, Time};
@@ -76,6 +78,8 @@ pub struct Config {
     pub registrations_per_minute: u64,
     /// What a mailbox of this node may hold that its owner has not acknowledged; what comes beyond it is refused.
     pub mailbox_quota: Load,
+    /// What to do about those whom evidence convicts.
+    pub policy: Policy,
     /// The last epoch that the signing guard has signed; for the sequencer's node only.
     pub guard_epoch: u64,
 }
@@ -112,6 +116,14 @@ pub struct Node {
     gate: Gate,
     deposits: Deposits,
     evidence: EvidencePool,
+    auditor: Auditor,
+    exhibits: Exhibits,
+    /// About whom something is done, by the operator's policy.
+    refused: Arc<BTreeSet<NodeId>>,
+    /// What this node has found since it started.
+    accused: BTreeSet<Digest>,
+    /// A certified cut was not valid: no more cuts are followed.
+    halted: bool,
     sequencer: Option<Sequencer>,
     phase: Phase,
     draining: bool,
@@ -167,6 +179,11 @@ impl Node {
             deposits: Deposits::open(me, federation, config.max_custody_bytes, ledger.head(), store)?,
             gate: Gate::open(federation, config.mailbox_quota, store)?,
             evidence: EvidencePool::open(federation, store)?,
+            auditor: Auditor::new(me, federation),
+            exhibits: Exhibits::default(),
+            refused: Arc::default(),
+            accused: BTreeSet::new(),
+            halted: false,
             sequencer: is_sequencer.then(|| Sequencer::new(federation, config.guard_epoch)),
             phase: Phase::Joining,
             draining: false,
@@ -201,9 +218,14 @@ impl Node {
         for epoch in node.receiver.delivered() + 1..=head {
             let key = tables::number_key(epoch);
             let cut: Cut = tables::get(store, CUTS, &key)?.ok_or(StoreError::Corrupt { table: CUTS, key })?;
+            for sealed in &cut.body.headers {
+                node.audit(&sealed.header, &mut out);
+            }
             writes.extend(node.receiver.cut(&cut));
         }
-        writes.extend(node.receiver.deliver(&mut node.outbox, &mut node.gate, store, &mut out)?);
+        let rooms = (&mut node.outbox, &mut node.gate, &mut node.auditor);
+        writes.extend(node.receiver.deliver(rooms, store, &mut out)?);
+        node.decide();
         writes.extend(node.receiver.judge(node.ledger.head(), &mut node.gate));
         node.persist(writes, &mut out);
         if let Some(sequencer) = &mut node.sequencer
@@ -277,6 +299,8 @@ impl Node {
             Input::Rejected(digest, reason) => self.rejected(digest, reason, out),
             Input::Deferred(digest) => self.deferred(&digest, out),
             Input::Cut(cut) => self.follow(cut, store, out)?,
+            Input::UnsoundCut(cut) => self.unsound_cut(*cut, out),
+            Input::Exhibit(exhibit) => self.exhibit(*exhibit, store, out)?,
             Input::CutsFetched => self.fetching_cuts = false,
             Input::Voted(epoch, vote) => {
                 if let Some(cut) = self.sequencer.as_mut().and_then(|sequencer| sequencer.voted(epoch, vote)) {
@@ -290,7 +314,10 @@ impl Node {
                     sequencer.vote_refused(epoch);
                 }
             }
-            Input::Sealed(from, sealed) => self.hand_in_header(from, *sealed, out),
+            Input::Sealed(from, sealed) => {
+                self.audit(&sealed.header, out);
+                self.hand_in_header(from, *sealed, out);
+            }
             Input::Fill(from, fill) => {
                 if let Some(sequencer) = &mut self.sequencer {
                     sequencer.fill(from, *fill, self.ledger.head(), out);
@@ -302,9 +329,15 @@ impl Node {
                 }
             }
             Input::Origin(node) => out.push(Output::ToOrigin(node, Homeward::Ready(self.told_ready))),
-            Input::Slice(from, held) => self.slice(from, held, store, out)?,
+            Input::Slice(from, held) => {
+                self.audit(&held.parcel.header, out);
+                self.slice(from, held, store, out)?;
+            }
             Input::Resume(from, key, request) => self.resume(from, key, request.as_ref(), store, out)?,
             Input::Fetched(key, held) => {
+                if let Some(held) = &held {
+                    self.audit(&held.parcel.header, out);
+                }
                 let writes = self.receiver.fetched(&key, held.as_ref(), store)?;
                 // Where nobody had it, the next round of housekeeping asks again.
                 if !writes.is_empty() {

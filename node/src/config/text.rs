@@ -47,6 +47,16 @@ const COMMENTS: &[(&str, &str)] = &[
         "Where /metrics and /healthz are served, as in \"127.0.0.1:4171\"; port 0 takes a free one, \"\" serves neither.\n\
          Whoever reaches this address can read how much this node carries, and with whom.",
     ),
+    (
+        "blame.policy",
+        "What to do about a node that evidence convicts of a fraud: \"record\" it, \"refuse-slices\" (its new mail is not\n\
+         taken), \"refuse-contact\" (nor is there any connection). A loss is no fraud.",
+    ),
+    ("blame.allow", "The nodes (their PeerIds) about whom nothing is done, whatever the evidence."),
+    (
+        "blame.deny",
+        "The nodes that are treated as if they were convicted; with \"record\" their new mail is not taken.",
+    ),
     ("limits.max_connections", "Connections in all, those of the federation's nodes aside."),
     ("limits.max_connections_per_peer", "Connections of one peer; at least 2."),
     ("limits.max_pending_connections", "Inbound connections still in their handshake."),

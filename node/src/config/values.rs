@@ -3,7 +3,8 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use postroad_protocol::MailboxId;
+use postroad_engine::evidence::{Action, Policy};
+use postroad_protocol::{MailboxId, NodeId};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -106,6 +107,53 @@ mod socket_addr {
         }
         let bad = |_| de::Error::custom(format!("{text:?} is not an address and a port, as in 127.0.0.1:4171"));
         text.parse().map(Some).map_err(bad)
+    }
+}
+
+/// What a node does about those whom evidence convicts. A loss convicts nobody.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Blame {
+    /// What it does.
+    pub policy: BlamePolicy,
+    /// The nodes about whom it does nothing.
+    #[serde(with = "node_ids")]
+    pub allow: Vec<NodeId>,
+    /// The nodes that it treats as if they were convicted; their slices are refused at least.
+    #[serde(with = "node_ids")]
+    pub deny: Vec<NodeId>,
+}
+
+/// What is done about somebody who is convicted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BlamePolicy {
+    /// Nothing: the evidence is kept and handed on.
+    #[default]
+    Record,
+    /// Its new slices are not taken.
+    RefuseSlices,
+    /// Nor is there any connection.
+    RefuseContact,
+}
+
+impl Blame {
+    /// What types cannot say.
+    pub(super) fn check(&self) -> Result<(), String> {
+        match self.allow.iter().find(|node| self.deny.contains(node)) {
+            Some(node) => Err(format!("blame: {node} is in both allow and deny")),
+            None => Ok(()),
+        }
+    }
+
+    /// As the engine takes it.
+    pub(crate) fn policy(&self) -> Policy {
+        let action = match self.policy {
+            BlamePolicy::Record => Action::Record,
+            BlamePolicy::RefuseSlices => Action::RefuseSlices,
+            BlamePolicy::RefuseContact => Action::RefuseContact,
+        };
+        Policy { action, allow: self.allow.clone(), deny: self.deny.clone() }
     }
 }
 

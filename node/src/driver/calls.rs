@@ -28,6 +28,10 @@ const MAX_HANDED_IN: usize = 256;
 
 /// Asks another node.
 pub(super) async fn ask(shared: &Shared, node: &NodeId, question: &Question) -> Result<Reply, StreamError> {
+    // Mail that is ordered is fetched from whoever holds it.
+    if shared.shuns(node) && !matches!(question, Question::Slice(_)) {
+        return Err(StreamError::Shunned);
+    }
     let (mut reader, mut writer) = shared.open(node, wire::CALL).await?.framed();
     write(&mut writer, question).await?;
     read(&mut reader, wire::MAX_ANSWER_BYTES).await
@@ -70,6 +74,9 @@ fn name(question: &Question) -> &'static str {
 }
 
 async fn answer(shared: &Shared, from: NodeId, question: Question) -> Result<Reply, Refusal> {
+    if shared.shuns(&from) && !matches!(question, Question::Slice(_)) {
+        return Err(Refusal::NotAllowed { reason: "no contact with this node, by its operator's policy".into() });
+    }
     Ok(match question {
         Question::Genesis => Reply::Genesis(Box::new(shared.federation.genesis().clone())),
         Question::Status => Reply::Status(Box::new(status(shared).await?)),

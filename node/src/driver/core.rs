@@ -163,6 +163,7 @@ impl Core {
             settled_below: node.settled().1,
             overdue: node.overdue(),
             evidence: Arc::clone(node.evidence().kept()),
+            shunned: Arc::new(node.shunned()),
             incarnation: 0,
             signed: None,
             last_final: None,
@@ -592,7 +593,10 @@ impl Thread {
             view.head_cut = node.ledger().head_cut().cloned();
             (view.delivered, view.settled_below) = node.settled();
             view.overdue = node.overdue();
-            view.evidence = Arc::clone(node.evidence().kept());
+            if !Arc::ptr_eq(&view.evidence, node.evidence().kept()) {
+                view.evidence = Arc::clone(node.evidence().kept());
+                view.shunned = Arc::new(node.shunned());
+            }
             view.incarnation = node.incarnation();
         });
     }

@@ -34,14 +34,24 @@ async fn find(shared: &Shared, key: SliceKey, sources: Vec<NodeId>) {
         let reply = tokio::time::timeout(PATIENCE, ask(shared, &node, &Question::Slice(key))).await;
         let Ok(Ok(Reply::Slice(parcel))) = reply else { continue };
         let federation = shared.federation.clone();
-        let checked = shared.offload(move || Held::check(*parcel, &federation)).await;
-        match checked.map(|checked| shared.metrics.checked("slice", checked)) {
-            Some(Ok(held)) if held.key == key => {
+        let checked = shared.offload(move || Held::examine(*parcel, &federation)).await;
+        let Some(checked) = checked else { continue };
+        let checked = match checked {
+            Ok(held) => Ok(held),
+            Err((error, exhibit)) => {
+                if let Some(exhibit) = exhibit {
+                    shared.tell(ToCore::input(Input::Exhibit(exhibit))).await;
+                }
+                Err(error)
+            }
+        };
+        match shared.metrics.checked("slice", checked) {
+            Ok(held) if held.key == key => {
                 found = Some(held);
                 break;
             }
-            Some(Err(error)) => tracing::warn!(peer = %node, %error, "a fetched slice does not verify"),
-            _ => {}
+            Err(error) => tracing::warn!(peer = %node, %error, "a fetched slice does not verify"),
+            Ok(_) => {}
         }
     }
     shared.tell(ToCore::input(Input::Fetched(key, found))).await;

@@ -2,6 +2,7 @@
 //! back. Bytes go out against the credit that the holder grants from what it has made durable.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use postroad_engine::Input;
@@ -28,12 +29,18 @@ pub(super) async fn peers(shared: Shared) {
     let mut view = shared.view.clone();
     let mut tasks = JoinSet::new();
     let mut started = BTreeSet::new();
+    let mut shunned = Arc::default();
     loop {
-        let nodes: Vec<NodeId> = {
+        let (nodes, shuns): (Vec<NodeId>, _) = {
             let view = view.borrow_and_update();
-            view.head.nodes().map(|(node, _)| *node).collect()
+            (view.head.nodes().map(|(node, _)| *node).collect(), Arc::clone(&view.shunned))
         };
-        let mut changed = false;
+        let mut changed = !Arc::ptr_eq(&shunned, &shuns);
+        for peer in shuns.difference(&shunned).filter_map(peer_of) {
+            tracing::warn!(%peer, "no contact with this node any more, by the operator's policy");
+            shared.network.disconnect(peer).await;
+        }
+        shunned = shuns;
         for node in nodes.into_iter().chain([shared.federation.sequencer()]) {
             if node != shared.me && started.insert(node) {
                 changed = true;
@@ -41,7 +48,7 @@ pub(super) async fn peers(shared: Shared) {
             }
         }
         if changed {
-            shared.network.set_trusted(started.iter().filter_map(peer_of)).await;
+            shared.network.set_trusted(started.difference(&shunned).filter_map(peer_of)).await;
         }
         if view.changed().await.is_err() {
             return;
@@ -70,6 +77,9 @@ fn seed(node: &NodeId) -> [u8; 8] {
 
 /// One stream, from its opening to its end. `Ok` when it was up.
 async fn stream(shared: &Shared, node: NodeId) -> Result<(), StreamError> {
+    if shared.shuns(&node) {
+        return Err(StreamError::Shunned);
+    }
     let stream = shared.open(&node, wire::MAIL).await?;
     let (mut reader, mut writer) = stream.framed();
     write(&mut writer, &Outward::Hello(shared.federation.id())).await?;

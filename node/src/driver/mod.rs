@@ -37,7 +37,7 @@ mod streams;
 mod verify;
 mod watcher;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,6 +102,8 @@ struct View {
     settled_below: (u64, u32),
     overdue: Vec<Overdue>,
     evidence: Arc<BTreeMap<Digest, Brief>>,
+    /// Those with whom there is no contact, by the operator's policy.
+    shunned: Arc<BTreeSet<NodeId>>,
     incarnation: u64,
     /// The last attestation that is signed, and the last that is final.
     signed: Option<Arc<AttestedView>>,
@@ -146,6 +148,11 @@ impl Shared {
             }
         }
         addrs
+    }
+
+    /// Whether there is no contact with this node, by the operator's policy.
+    fn shuns(&self, node: &NodeId) -> bool {
+        self.view.borrow().shunned.contains(node)
     }
 
     /// Sends to the core; false when the node is stopping.
@@ -281,6 +288,7 @@ pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -
             entries: config.limits.mailbox_entries,
             bytes: config.limits.mailbox_bytes,
         },
+        policy: config.blame.policy(),
         guard_epoch: guard.as_ref().and_then(Guard::last).map_or(0, |(epoch, ..)| epoch),
     };
     let kept = guard.as_ref().map_or(Ok(Vec::new()), |guard| kept_cuts(guard, &federation))?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use postroad_engine::{Input, serve as rows};
 use postroad_net::{Backoff, Stream, StreamReader};
+use postroad_protocol::codec::decode;
 use postroad_protocol::signed::Verify;
 use postroad_protocol::wire::order::{FromSequencer, ToSequencer};
 use postroad_protocol::{NodeId, Verified, wire};
@@ -89,9 +90,19 @@ async fn follow(shared: &Shared) -> Result<(), StreamError> {
 
 async fn take_cuts(shared: &Shared, reader: &mut StreamReader) -> Result<(), StreamError> {
     loop {
-        let input = match read(reader, wire::MAX_ORDER_BYTES).await? {
+        let bytes = reader.read(wire::MAX_ORDER_BYTES).await?.ok_or(StreamError::Ended)?;
+        let input = match decode(&bytes)? {
             FromSequencer::Hello(..) => return Err(StreamError::Unexpected("a second greeting")),
-            FromSequencer::Cut(cut) => Input::Cut(Arc::new(check(shared, "cut", *cut).await?)),
+            FromSequencer::Cut(cut) => match check(shared, "cut", *cut).await {
+                Ok(cut) => Input::Cut(Arc::new(cut)),
+                Err(error) => {
+                    // It may be certified all the same.
+                    if let (StreamError::Verify(_), Ok(FromSequencer::Cut(cut))) = (&error, decode(&bytes)) {
+                        shared.tell(ToCore::input(Input::UnsoundCut(cut))).await;
+                    }
+                    return Err(error);
+                }
+            },
             FromSequencer::Rejected(digest, reason) => Input::Rejected(digest, reason),
             FromSequencer::Busy(digest) => Input::Deferred(digest),
         };

@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
+use postroad_engine::exhibits::Exhibit;
 use postroad_engine::io::check_request;
 use postroad_engine::{Held, Input};
 use postroad_net::{Stream, StreamReader};
 use postroad_protocol::codec::decode;
 use postroad_protocol::wire::mail::{Homeward, Outward, SliceName};
-use postroad_protocol::{NodeId, wire};
+use postroad_protocol::{NodeId, VerifyError, wire};
 use tokio::sync::mpsc;
 
 use super::Shared;
@@ -73,6 +74,10 @@ async fn receive(
         let checked =
             shared.offload(move || check(&bytes, &federation, &metrics)).await.ok_or(StreamError::Stopping)?;
         let input = match checked? {
+            Message::Exhibit(exhibit, error) => {
+                shared.tell(ToCore::input(Input::Exhibit(exhibit))).await;
+                return Err(error.into());
+            }
             Message::Slice(held) => Input::Slice(origin, *held),
             Message::Resume(name) => Input::Resume(origin, name.slice, name.request),
         };
@@ -93,14 +98,21 @@ async fn receive(
 enum Message {
     Slice(Box<Held>),
     Resume(Box<SliceName>),
+    /// A slice that is not taken, and that its origin signed all the same.
+    Exhibit(Box<Exhibit>, VerifyError),
 }
 
 fn check(bytes: &[u8], federation: &postroad_protocol::Federation, metrics: &Metrics) -> Result<Message, StreamError> {
     match decode::<Outward>(bytes)? {
         Outward::Hello(_) => Err(StreamError::Unexpected("a second greeting")),
-        Outward::Slice(parcel) => {
-            Ok(Message::Slice(Box::new(metrics.checked("slice", Held::check(*parcel, federation))?)))
-        }
+        Outward::Slice(parcel) => match Held::examine(*parcel, federation) {
+            Ok(held) => Ok(Message::Slice(Box::new(metrics.checked("slice", Ok(held))?))),
+            Err((error, exhibit)) => match (metrics.checked::<()>("slice", Err(error)), exhibit) {
+                (Err(error), Some(exhibit)) => Ok(Message::Exhibit(exhibit, error)),
+                (Err(error), None) => Err(error.into()),
+                (Ok(()), _) => Err(StreamError::Unexpected("a slice that is none")),
+            },
+        },
         Outward::Resume(name) => {
             if let Some(request) = &name.request {
                 metrics.checked("custody-request", check_request(request, &name.slice, federation))?;

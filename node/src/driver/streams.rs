@@ -39,6 +39,8 @@ pub(super) enum StreamError {
     Unexpected(&'static str),
     #[error("the stream has ended")]
     Ended,
+    #[error("no contact with this node, by its operator's policy")]
+    Shunned,
     #[error("the node is stopping")]
     Stopping,
 }
@@ -111,7 +113,8 @@ pub(super) async fn accept(shared: Shared, mut events: mpsc::Receiver<Event>, ma
         let Some(event) = event else { return };
         let Event::Inbound { peer, protocol, stream } = event else { continue };
         let Some(node) = node_of(&peer) else { continue };
-        if shared.offences.is_barred(&node) {
+        // Of those with whom there is no contact, calls alone: what was taken for them is still handed out.
+        if shared.offences.is_barred(&node) || (protocol != wire::CALL && shared.shuns(&node)) {
             continue;
         }
         let shared = shared.clone();

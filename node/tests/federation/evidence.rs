@@ -135,3 +135,30 @@ fn evidence_is_judged_kept_spread_and_verified_without_any_node() {
     let nothing = run(&["verify", text(&file), "--genesis", &genesis]);
     assert_eq!((nothing.code, &nothing.error["code"]), (3, &"malformed".into()), "{nothing:?}");
 }
+
+/// Operators decide: one takes no new mail of a convicted node, one has no contact with it, one does nothing. What was
+/// taken into custody before is delivered.
+#[test]
+fn a_convicted_node_is_treated_as_each_operator_says() {
+    let mut net = Net::start(4);
+    net.configure(3, &[("policy", "\"refuse-contact\"".into())]);
+    let [culprit, friend, shunning] =
+        [("culprit", 2), ("friend", 4), ("shunning", 3)].map(|(n, at)| net.mailbox(n, at));
+    assert_eq!(culprit.send(&[&shunning, &friend], &["--wait", "delivered", "before"], &[]).code, 0);
+    let (claim, federation) = equivocation_of(&net, 2);
+    assert_eq!(accuse(&net.addr(1), &claim), Judged::Kept(claim.id(&federation)));
+    listed(&net.addr(3), 1);
+    let state = |node: usize| -> Value {
+        let ran = run(&["status", "--node", &net.addr(node)]);
+        let peers = ran.lines[0]["peers"].as_array().expect("a list").clone();
+        peers.into_iter().find(|peer| peer["peer_id"] == net.peer_id(2).as_str()).expect("the culprit")["state"].clone()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while state(3) != "unreachable" {
+        assert!(Instant::now() < deadline, "{}", state(3));
+    }
+    assert_eq!(state(1), "ready", "its operator said nothing");
+    assert_eq!(culprit.send(&[&friend], &["--wait", "delivered", "after"], &[]).code, 0);
+    assert_eq!(shunning.recv_all(1)[0]["text"], "before");
+    assert_eq!(friend.recv_all(2)[1]["text"], "after");
+}

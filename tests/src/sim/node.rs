@@ -114,6 +114,7 @@ impl World {
             max_mailboxes: 1 << 20,
             registrations_per_minute: 0,
             mailbox_quota: Load { entries: 1 << 20, bytes: 1 << 40 },
+            policy: Default::default(),
             guard_epoch: sim.guard.last().map_or(0, |(slot, ..)| slot),
         };
         match self.bug {

@@ -92,6 +92,7 @@ pub(crate) fn follow(rows: &Rows, secret: &SecretKey, cuts: &[(Vec<u8>, Vec<u8>)
         max_mailboxes: 1 << 20,
         registrations_per_minute: 0,
         mailbox_quota: Load { entries: 1 << 20, bytes: 1 << 40 },
+        policy: Default::default(),
         guard_epoch: 0,
     };
     let (mut node, mut out) = Node::open(config, &store.snapshot().expect("a snapshot")).expect("sound rows");
