@@ -9,6 +9,7 @@ mod codec;
 mod custody;
 mod directory;
 mod domains;
+mod evidence;
 mod explanation;
 mod genesis;
 mod golden;

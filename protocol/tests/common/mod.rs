@@ -1,6 +1,7 @@
 //! A tiny deterministic federation with an in-memory sequencer, router and receiver, which makes real certified cuts
 //! with real signatures. All keys follow from names, so that one way of building gives the same bytes every time.
 
+pub(crate) mod claims;
 pub(crate) mod samples;
 pub(crate) mod story;
 
