@@ -15,6 +15,7 @@ use postroad_protocol::merkle::tree;
 use postroad_protocol::state::{MailboxState, State};
 use postroad_protocol::{Digest, MailboxId};
 
+use crate::common::claims::{Scale, guilty};
 use crate::common::samples;
 use crate::common::story::story;
 
@@ -66,9 +67,11 @@ fn messages_have_the_bytes_that_they_always_had() {
 #[test]
 fn files_have_the_bytes_that_they_always_had() {
     let story = story();
+    let guilty = guilty(Scale::SMALL).remove(0);
     let lines = [
         ("genesis.toml".to_owned(), story.world.federation.genesis().to_text().into_bytes()),
         ("message.proof".to_owned(), story.world.message_proof(2, 0).to_file()),
+        ("equivocation.evidence".to_owned(), guilty.claim.to_file(&guilty.world.federation)),
     ];
     compare("files.hex", &lines);
 }

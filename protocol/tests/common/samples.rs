@@ -20,6 +20,7 @@ use postroad_protocol::state::{Challenged, PendingKey, Reason, StateKey, Suspici
 use postroad_protocol::wire::{call, client, mail, order};
 use postroad_protocol::{Digest, Seq, Signature, Signed};
 
+use super::claims::{Scale, guilty};
 use super::story::{Story, story};
 use super::{Hold, key};
 
@@ -177,7 +178,7 @@ pub(crate) fn structures(story: &Story) -> Vec<Sample> {
         encryption_key: Digest([9; 32]),
         recovery_key: Some(key("recovery").public()),
     };
-    vec![
+    let mut samples = vec![
         sample("genesis", world.federation.genesis()),
         sample("seq", &Seq { epoch: 300, position: 2, index: 70_000 }),
         sample("message", &story.first.bundles[0].messages[0]),
@@ -217,7 +218,29 @@ pub(crate) fn structures(story: &Story) -> Vec<Sample> {
         sample("state-key-node", &StateKey::Node(world.node(2))),
         sample("state-key-mailbox", &StateKey::Mailbox(world.mailbox(2))),
         sample("state-key-pending", &StateKey::Pending(pending)),
-    ]
+    ];
+    samples.extend(claims());
+    samples
+}
+
+/// A claim of every kind.
+fn claims() -> Vec<Sample> {
+    const NAMES: [&str; 13] = [
+        "claim/equivocation",
+        "claim/omission",
+        "claim/bad-slice",
+        "claim/forgery",
+        "claim/misordering",
+        "claim/stale",
+        "claim/drop",
+        "claim/wrong-entry",
+        "claim/early-expiry",
+        "claim/split-view",
+        "claim/loss",
+        "claim/invalid-cut",
+        "claim/split-order",
+    ];
+    guilty(Scale::SMALL).iter().zip(NAMES).map(|(guilty, name)| sample(name, &guilty.claim)).collect()
 }
 
 /// All of the way of a message that came late.
@@ -308,6 +331,8 @@ pub(crate) fn messages(story: &Story) -> Vec<Sample> {
         last: story.world.log(2)[1],
         path: log.consistency(1, 2).unwrap(),
     };
+    let claim = guilty(Scale::SMALL).remove(0).claim;
+    let filed = call::Filed { found_epoch: 4, found_by: world.node(3), claim: claim.clone() };
     use mail::{Homeward, Outward};
     use order::{FromSequencer, ToSequencer};
     let mut samples = vec![
@@ -392,6 +417,13 @@ pub(crate) fn messages(story: &Story) -> Vec<Sample> {
         ),
         sample("call/reply/anchored", &call::Reply::Anchored(world.anchor(&story.attested).map(Box::new))),
         sample("call/reply/anchored-none", &call::Reply::Anchored(None)),
+        sample("call/question/accuse", &call::Question::Accuse(Box::new(claim.clone()))),
+        sample("call/question/evidence", &call::Question::Evidence(None)),
+        sample("call/question/evidence-after", &call::Question::Evidence(Some(Digest([1; 32])))),
+        sample("call/reply/judged-kept", &call::Reply::Judged(call::Judged::Kept(Digest([1; 32])))),
+        sample("call/reply/judged-cleared", &call::Reply::Judged(call::Judged::Cleared("it was pending".into()))),
+        sample("call/reply/judged-unproven", &call::Reply::Judged(call::Judged::Unproven("no path".into()))),
+        sample("call/reply/evidence", &call::Reply::Evidence(vec![filed])),
         sample("call/reply/leaf-refused", &call::Reply::LeafRefused(Box::new(refused_proof(story, false)))),
     ];
     const NAMES: [&str; 18] = [

@@ -14,6 +14,7 @@ use postroad_protocol::challenge::{Challenge, Lost};
 use postroad_protocol::codec::{decode, encode};
 use postroad_protocol::cut::{CertifiedCut, Cut, HeaderProof};
 use postroad_protocol::entry::{AcceptedProof, Entry, MessageProof, OrderedProof};
+use postroad_protocol::evidence::Claim;
 use postroad_protocol::explanation::Explanation;
 use postroad_protocol::message::Message;
 use postroad_protocol::receipt::{CustodyRequest, MAX_CUSTODIANS, Receipt, Sealed};
@@ -72,6 +73,7 @@ pub const KINDS: &[(&str, Body)] = &[
     ("state-key", |bytes| value(bytes, |_: StateKey| ())),
     ("refused-proof", |bytes| value(bytes, |_: RefusedProof| ())),
     ("block-list", |bytes| value(bytes, check::<Signed<BlockList>>)),
+    ("claim", |bytes| value(bytes, claim)),
 ];
 
 /// The number of the kind whose name, as the golden vectors have it, begins this way.
@@ -149,6 +151,16 @@ fn check<T: Verify>(value: T) {
 fn bundle(bundle: Bundle) {
     let _ = bundle.check_limits(golden().params());
     check(bundle);
+}
+
+fn claim(claim: Claim) {
+    let id = claim.id(golden());
+    if let Ok(verdict) = claim.judge(golden()) {
+        assert_eq!((verdict.fault, verdict.culprit), (claim.fault(), claim.accused(golden())));
+    }
+    let file = claim.to_file(golden());
+    let again = Claim::from_file(&file, golden()).expect("what is written can be read");
+    assert!(again == claim && again.id(golden()) == id, "a claim keeps its id through its file");
 }
 
 fn slice(slice: SliceBody) {
@@ -256,6 +268,7 @@ fn explained(explanation: &Explanation) {
 fn question(question: Question) {
     match question {
         Question::Register(owner) => check(owner),
+        Question::Accuse(accused) => claim(*accused),
         Question::HandIn(chain) => chain.into_iter().for_each(sealed),
         _ => {}
     }
@@ -270,6 +283,7 @@ fn reply(reply: Reply) {
         Reply::Delivery(Some(proof)) => delivery(*proof),
         Reply::Explained(explanation, _) => explained(&explanation),
         Reply::Anchored(Some(anchor)) => drop(anchor.verify(golden())),
+        Reply::Evidence(filed) => filed.into_iter().for_each(|filed| claim(filed.claim)),
         _ => {}
     }
 }
