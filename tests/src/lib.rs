@@ -4,6 +4,7 @@
 //! number decides. [`reference`](mod@reference) is the central server that the federation must be indistinguishable
 //! from. [`fuzz`] is what the fuzzers run. The tests in `tests/` run both, and hold the pure crates to their dependency lists.
 
+pub mod framing;
 pub mod fuzz;
 pub mod reference;
 pub mod sim;

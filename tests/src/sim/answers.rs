@@ -132,7 +132,11 @@ impl World {
                 client.epoch = client.epoch.max(settled.epoch);
                 client.log.settled(settled)
             }
-            // Retention is longer than any run.
+            // Only a story has a retention that is shorter than its run; what this client missed ends its part in it.
+            ToClient::Expired(_) if self.gathered.is_some() => {
+                self.sessions[session].open = false;
+                Ok(())
+            }
             ToClient::Expired(_) => Err("entries have expired".into()),
             ToClient::Overdue(overdue) => {
                 self.stats.overdue += u64::from(client.log.overdue((overdue.epoch, overdue.position)));

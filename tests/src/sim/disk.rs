@@ -168,7 +168,8 @@ impl World {
     /// A node that is down may come back with an older disk: one node of a run, and only when nothing is lost with it
     /// that nobody else has.
     pub(super) fn maybe_restore(&mut self, node: usize) {
-        if self.healed || self.nodes.iter().any(|sim| sim.restored) || !self.may_restore(node) {
+        let careless = self.gathered.as_ref().is_some_and(|gathered| gathered.story.careless);
+        if self.healed || !careless && self.nodes.iter().any(|sim| sim.restored) || !self.may_restore(node, careless) {
             return;
         }
         let bug = self.bug;
@@ -200,13 +201,39 @@ impl World {
         self.trace.note(self.now, "restore", node as u64, rows.len() as u64, &[]);
     }
 
-    fn may_restore(&self, node: usize) -> bool {
+    /// In a story, a disk may lose slices, and batches that others were to be asked for.
+    pub(super) fn maybe_lose(&mut self, node: usize) {
+        let careless = self.gathered.as_ref().is_some_and(|gathered| gathered.story.careless);
+        if !careless || self.healed || !self.rng.permille(400) {
+            return;
+        }
+        let store = &self.nodes[node].store;
+        let Ok(disk) = store.snapshot() else { return };
+        let rows = |table| disk.range(table, &[], &[], usize::MAX).unwrap_or_default();
+        let slices = rows(SLICES).into_iter().map(|(key, _)| Write::Delete { table: SLICES, key });
+        let mut batches: Vec<Write> =
+            rows(BATCHES).into_iter().map(|(key, _)| Write::Delete { table: BATCHES, key }).collect();
+        // The newest are not ordered yet.
+        batches.truncate(batches.len().saturating_sub(4));
+        let gone: Vec<Write> = slices.chain(batches).filter(|_| self.rng.permille(500)).collect();
+        let Ok(mut transaction) = self.nodes[node].store.begin() else { return };
+        gone.iter().for_each(|write| transaction.apply(write));
+        if transaction.commit().is_ok() {
+            self.trace.note(self.now, "lose", node as u64, gone.len() as u64, &[]);
+        }
+    }
+
+    /// `careless`: even if something is lost with it.
+    fn may_restore(&self, node: usize, careless: bool) -> bool {
         let sim = &self.nodes[node];
         let (Some(backup), Ok(disk)) = (&sim.backup, sim.store.snapshot()) else { return false };
         if let Some((epoch, ..)) = sim.guard.last()
             && !self.nodes.iter().any(|other| other.id != sim.id && has(other, CUTS, &tables::number_key(epoch)))
         {
             return false;
+        }
+        if careless {
+            return true;
         }
         // Every batch that is not in the copy: its slices must be where a cut says that they are.
         let rows = disk.range(BATCHES, &[], &[], usize::MAX).unwrap_or_default();

@@ -12,19 +12,21 @@ mod client_store;
 mod disk;
 mod edge;
 mod faults;
+mod harvest;
 mod invariants;
 mod log;
 mod mangle;
 mod net;
 mod node;
 mod outputs;
-mod rng;
+pub(crate) mod rng;
 mod sessions;
 mod stats;
 mod trace;
 mod world;
 
 pub use bugs::Bug;
+pub use harvest::{Harvest, Story, harvest};
 pub use invariants::Violation;
 pub use stats::Stats;
 

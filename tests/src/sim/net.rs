@@ -344,6 +344,9 @@ impl World {
     pub(super) fn transmit(&mut self, me: usize, output: Output) -> Step {
         let id = self.nodes[me].id;
         let committed = &self.nodes[me].committed;
+        if let Some(gathered) = self.gathered.as_mut() {
+            gathered.sent(&output);
+        }
         match output {
             Output::ToHolder(node, message) => {
                 if let Outward::Slice(parcel) = &*message {

@@ -16,6 +16,7 @@ use postroad_store::{Guard, Snapshot, Store, Write};
 use super::bugs::{Bug, unvoted};
 use super::calls::Asker;
 use super::disk::{Backup, Syncing, stage};
+use super::harvest::Gathered;
 use super::invariants::Violation;
 use super::invariants::one_statement::Committed;
 use super::world::{Event, Step, World};
@@ -113,8 +114,8 @@ impl World {
             max_custody_bytes: 1 << 30,
             max_mailboxes: 1 << 20,
             registrations_per_minute: 0,
-            mailbox_quota: Load { entries: 1 << 20, bytes: 1 << 40 },
             policy: Default::default(),
+            mailbox_quota: self.gathered.as_ref().map_or(Load { entries: 1 << 20, bytes: 1 << 40 }, Gathered::quota),
             guard_epoch: sim.guard.last().map_or(0, |(slot, ..)| slot),
         };
         match self.bug {
@@ -211,6 +212,7 @@ impl World {
         }
         self.lose_sessions_of(me);
         self.maybe_restore(me);
+        self.maybe_lose(me);
         let down = if healed { self.rng.within(10..=100) } else { self.downtime(me) };
         self.nodes[me].down_until = now + down;
         self.after(down, Event::Start { node: me });

@@ -41,6 +41,10 @@ impl World {
             Output::FetchCuts(after) => self.fetch_cuts(me, after),
             Output::Applied(epoch, _) => self.applied(me, epoch)?,
             Output::Attested(view) => {
+                let disk = self.nodes[me].disk()?;
+                if let Some(gathered) = self.gathered.as_mut() {
+                    gathered.attested(&view, &disk);
+                }
                 let committed = &self.nodes[me].committed;
                 let verdict = self.checks.statements.attestation(&view.attestation, &self.federation, committed);
                 self.judge(verdict)?;
@@ -141,6 +145,9 @@ impl World {
     /// A cut that nobody counted before.
     fn ordered(&mut self, cut: &Cut) -> Step {
         self.stats.cuts += 1;
+        if let Some(gathered) = self.gathered.as_mut() {
+            gathered.cuts.push(cut.clone());
+        }
         for sealed in &cut.body.headers {
             // The sequencer's own headers reach itself without leaving it.
             if let Some(origin) = self.index_of(&sealed.header.body.origin)

@@ -9,6 +9,7 @@ use postroad_store::{Guard, Store};
 use super::calls::Asker;
 use super::client::Client;
 use super::edge::{Edge, Refused};
+use super::harvest::{Gathered, Story};
 use super::invariants::{Broken, Checks, Verdict, Violation};
 use super::net::{Link, Stream};
 use super::node::SimNode;
@@ -70,11 +71,18 @@ pub(super) struct World {
     pub(super) heals_at: u64,
     pub(super) healed: bool,
     done: bool,
+    /// What is told of it, and what was said in it, where somebody gathers that.
+    pub(super) gathered: Option<Gathered>,
 }
 
 impl World {
     pub(super) fn new(seed: u64, options: &Options) -> World {
-        let mut rng = Rng::new(seed);
+        World::told(seed, options, None)
+    }
+
+    /// The world of a story, or of the seed alone.
+    pub(super) fn told(seed: u64, options: &Options, story: Option<&Story>) -> World {
+        let mut rng = Rng::new(story.map_or(seed, |story| story.keys));
         let count = rng.within(3..=5) as usize;
         let secrets: Vec<SecretKey> = (0..count).map(|_| SecretKey::from_seed(rng.array())).collect();
         let ids: Vec<NodeId> = secrets.iter().map(SecretKey::public).collect();
@@ -92,13 +100,14 @@ impl World {
             max_bundle_messages: 8,
             max_bundle_bytes: 16_384,
             max_batch_bytes: *rng.pick(&[16_384, 65_536]),
-            challenge_ms: *rng.pick(&[1_500, 60_000]),
+            challenge_ms: story.filter(|story| story.careless).map_or_else(|| *rng.pick(&[1_500, 60_000]), |_| 200),
             lapse_ms: *rng.pick(&[10 * heartbeat_ms, 300_000]),
+            retention_ms: story.map_or(Params::default().retention_ms, |story| story.retention_ms),
             ..Params::default()
         };
         let wall_ms = 1_700_000_000_000;
         let genesis = Genesis {
-            name: "simulated".into(),
+            name: story.map_or("simulated", |story| story.name).into(),
             time_ms: wall_ms,
             committee: vec![Member { node: ids[sequencer], addrs: Vec::new() }],
             allow: Vec::new(),
@@ -155,7 +164,11 @@ impl World {
             heals_at: 0,
             healed: false,
             done: false,
+            gathered: story.map(|story| Gathered::new(*story)),
         };
+        if story.is_some() {
+            world.rng = Rng::new(seed);
+        }
         world.begin();
         world
     }
@@ -177,18 +190,7 @@ impl World {
 
     /// Runs until everything has arrived, or something does not hold.
     pub(super) fn run(mut self, seed: u64) -> Outcome {
-        let mut violation = None;
-        while !self.done {
-            let Some((&key, _)) = self.queue.first_key_value() else { break };
-            let Some(event) = self.queue.remove(&key) else { break };
-            self.now = key.0;
-            self.stats.events += 1;
-            if let Err(mut found) = self.happen(event) {
-                found.at_ms = self.now;
-                violation = Some(found);
-                break;
-            }
-        }
+        let mut violation = self.run_until(u64::MAX);
         let mut final_ms = 0;
         if violation.is_none() {
             match self.finish() {
@@ -197,6 +199,21 @@ impl World {
             }
         }
         Outcome { seed, violation, stats: self.stats, final_ms, trace: self.trace.finish() }
+    }
+
+    /// Runs up to a time, unless it is over before; gives what does not hold.
+    pub(super) fn run_until(&mut self, end: u64) -> Option<Violation> {
+        while !self.done {
+            let (&key, _) = self.queue.first_key_value().filter(|(key, _)| key.0 <= end)?;
+            let event = self.queue.remove(&key)?;
+            self.now = key.0;
+            self.stats.events += 1;
+            if let Err(mut found) = self.happen(event) {
+                found.at_ms = self.now;
+                return Some(found);
+            }
+        }
+        None
     }
 
     fn happen(&mut self, event: Event) -> Step {
@@ -246,6 +263,8 @@ impl World {
     pub(super) fn judge(&self, verdict: Verdict) -> Step {
         match verdict {
             Err(broken) if self.outcomes_only && broken.is_order_of_steps() => Ok(()),
+            // What is lost for good, refused or past retention is missing where the invariants look for it.
+            Err(_) if self.gathered.is_some() => Ok(()),
             verdict => verdict.map_err(|broken| self.violation(broken)),
         }
     }
