@@ -140,3 +140,23 @@ impl EvidencePool {
 fn brief(claim: &Claim, federation: &Federation) -> Brief {
     Brief { fault: claim.fault(), culprit: claim.accused(federation) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_says_about_whom_something_is_done() {
+        let node = |seed: u8| NodeId::from([seed; 32]);
+        let convicted = || BTreeSet::from([node(1), node(2), node(9)]);
+        let refused = |action, allow: &[u8], deny: &[u8]| {
+            let list = |seeds: &[u8]| seeds.iter().map(|seed| node(*seed)).collect();
+            let refused = Policy { action, allow: list(allow), deny: list(deny) }.refused(convicted(), &node(9));
+            refused.into_iter().map(|node| node.0[0]).collect::<Vec<u8>>()
+        };
+        assert!(refused(Action::Record, &[], &[]).is_empty());
+        assert_eq!(refused(Action::Record, &[], &[3]), [3], "as if it were convicted");
+        assert_eq!(refused(Action::RefuseSlices, &[], &[]), [1, 2], "and never itself");
+        assert_eq!(refused(Action::RefuseContact, &[1], &[3]), [2, 3]);
+    }
+}

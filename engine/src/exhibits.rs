@@ -113,3 +113,85 @@ impl Exhibits {
         self.0.values().find(|exhibit| exhibit.key.header == *header && exhibit.key.destination == *destination)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use postroad_protocol::SecretKey;
+    use postroad_protocol::batch::route;
+    use postroad_protocol::bundle::{Bundle, BundleBody};
+    use postroad_protocol::evidence::Fault;
+    use postroad_protocol::genesis::{Genesis, Member, Params};
+    use postroad_protocol::message::{Message, Recipient};
+
+    use super::*;
+    use crate::io::Held;
+
+    fn key(seed: u8) -> SecretKey {
+        SecretKey::from_seed([seed; 32])
+    }
+
+    fn federation() -> Federation {
+        let committee = vec![Member { node: key(0).public(), addrs: Vec::new() }];
+        let genesis =
+            Genesis { name: "test".into(), time_ms: 0, committee, allow: Vec::new(), params: Params::default() };
+        Federation::new(genesis).unwrap()
+    }
+
+    /// An origin signs the root of a slice whose message it altered, and a true slice of the same message for another
+    /// destination.
+    #[test]
+    fn a_slice_that_was_altered_and_signed_is_an_exhibit_and_a_true_one_beside_it_convicts() {
+        let federation = federation();
+        let nodes = [key(11).public(), key(12).public()];
+        let recipient = |seed: u8| Recipient { mailbox: key(seed).public(), own: Vec::new() };
+        let recipients = vec![recipient(21), recipient(22)];
+        let messages = vec![Message { salt: [1; 16], common: vec![7; 9], recipients }];
+        let body = BundleBody::new(key(3).public(), key(1).public(), 1, 10, &messages);
+        let bundle = Bundle { signed: Signed::sign(body, &key(3), &federation).into_inner(), messages };
+        let home = |mailbox: &MailboxId| Some(nodes[usize::from(*mailbox == key(22).public())]);
+        let mut routed = route(&[bundle], federation.id(), home);
+        let bad = routed.slices.iter().position(|slice| slice.destination == nodes[0]).unwrap();
+        routed.bodies[bad].bundles[0].messages[0].common = vec![8; 9];
+        let sign = |slices: Vec<_>| {
+            let header = Header {
+                origin: key(1).public(),
+                incarnation: 1,
+                number: 1,
+                previous: Digest::ZERO,
+                routing_epoch: 5,
+                attestation: None,
+                entries: routed.entries,
+                slices,
+            };
+            Signed::sign(header, &key(1), &federation).into_inner()
+        };
+        let parcel = |header: &Signed<Header>| SliceParcel {
+            header: header.clone(),
+            destination: nodes[0],
+            request: None,
+            body: routed.bodies[bad].clone(),
+        };
+        // Altered on its way: the origin has not signed that, and it shows nothing.
+        let honest = sign(routed.slices.clone());
+        assert!(matches!(Held::examine(parcel(&honest), &federation), Err((_, None))));
+
+        let mut slices = routed.slices.clone();
+        slices[bad].root = routed.bodies[bad].claimed(1, federation.id()).unwrap().root();
+        let header = sign(slices);
+        let Err((_, Some(exhibit))) = Held::examine(parcel(&header), &federation) else { panic!("it is taken") };
+        assert!(exhibit.beyond().is_none());
+        let other = &routed.bodies[1 - bad];
+        let claim = exhibit.against(other, 1, &federation).expect("another message stands there");
+        let verdict = claim.judge(&federation).expect("it convicts");
+        assert_eq!((verdict.fault, verdict.culprit), (Fault::BadSlice, key(1).public()));
+        assert!(exhibit.against(&routed.bodies[bad], 1, &federation).is_none(), "what does not hold proves nothing");
+
+        let mut exhibits = Exhibits::default();
+        exhibits.keep(*exhibit);
+        let digest = header.digest(&federation);
+        let kept = exhibits.of(&digest, &nodes[0]).expect("it is kept");
+        let root = header.body.slice(&nodes[0]).unwrap().root;
+        assert_eq!(kept.slice(&key(21).public()).verify(&root, &key(21).public()).map(<[_]>::len), Ok(1));
+        assert!(exhibits.of(&digest, &nodes[1]).is_none());
+    }
+}

@@ -78,6 +78,12 @@ fn evidence_is_judged_kept_spread_and_verified_without_any_node() {
     for _ in 0..2 {
         assert_eq!(accuse(&net.addr(1), &claim), Judged::Kept(id));
     }
+    let told = net.wait_for("verdict");
+    assert_eq!((&told["kind"], &told["culprit_node"]), (&"equivocation".into(), &2.into()), "{told}");
+    assert!(told["found_by_node"].is_null() && told["after_epochs"].is_u64(), "a stranger handed it in: {told}");
+    let verdict = run(&["verify", told["evidence"].as_str().expect("a path"), "--genesis", &net.genesis()]);
+    assert_eq!((verdict.code, &verdict.lines[0]["id"]), (0, &id.to_string().into()), "{verdict:?}");
+
     let secret = NodeDir::new(&net.path("net/node-2")).read_key().expect("its key");
     let innocent = equivocation(&secret, 2, &federation);
     let cleared = accuse(&net.addr(1), &innocent);

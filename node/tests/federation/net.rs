@@ -219,6 +219,11 @@ impl Net {
         self.revive(number);
     }
 
+    /// The next line of this kind that the testnet prints.
+    pub(crate) fn wait_for(&self, kind: &str) -> Value {
+        self.testnet.wait_for(kind)
+    }
+
     /// Where node `number` serves its metrics and health.
     pub(crate) fn http(&self, number: usize) -> String {
         self.node(number)["http"].as_str().expect("an address").to_owned()
