@@ -183,3 +183,7 @@ pub fn split_logs(
 pub fn split_order(one: CertifiedCut, other: CertifiedCut, federation: &Federation) -> Option<Evidence> {
     judged(Claim::SplitOrder(Box::new(SplitOrder::of(one, other, federation))), federation)
 }
+
+#[cfg(test)]
+#[path = "accuse_tests.rs"]
+mod tests;

@@ -8,12 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use postroad_protocol::attestation::Attestation;
-use postroad_protocol::cut::CertifiedCut;
 use postroad_protocol::evidence::{Claim, Evidence, SplitView};
 use postroad_protocol::explanation::{Explanation, Found};
 use postroad_protocol::genesis::Member;
 use postroad_protocol::refused::SettledFill;
-use postroad_protocol::wire::call::{Question, Reply};
+use postroad_protocol::wire::call::{Judged, Question, Reply};
 use postroad_protocol::{Federation, NodeId, Signed};
 use tokio::task::JoinSet;
 
@@ -26,6 +25,8 @@ use crate::mailbox_dir::Mailbox;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How many nodes are asked about one message.
 const MAX_ASKED: usize = 24;
+/// How many nodes are told of a fault.
+const MAX_TOLD: usize = 4;
 /// Addresses of one node that are tried.
 const MAX_ADDRS: usize = 2;
 
@@ -147,10 +148,11 @@ impl Explainer {
         cuts.filter(|cut| cut.certified.header.epoch == epoch).collect()
     }
 
-    /// Whether any node has another certified cut of that epoch: then the order is split.
-    pub async fn split_order(&self, cut: &CertifiedCut) -> Option<Evidence> {
-        let cuts = self.cuts_of(cut.header.epoch).await;
-        cuts.into_iter().find_map(|other| accuse::split_order(cut.clone(), other.certified, &self.federation))
+    /// Whether nodes have two certified cuts of one epoch.
+    pub async fn split_order(&self, epoch: u64) -> Option<Evidence> {
+        let mut cuts = self.cuts_of(epoch).await.into_iter().map(|cut| cut.certified);
+        let first = cuts.next()?;
+        cuts.find_map(|other| accuse::split_order(first.clone(), other, &self.federation))
     }
 
     /// Whether any node has another attestation of that number as the final one: then its home shows two views.
@@ -165,6 +167,13 @@ impl Explainer {
             }
             _ => None,
         })
+    }
+
+    /// Hands evidence to nodes other than the culprit, which hand it on; whether one of them keeps it now.
+    pub async fn accuse(&self, evidence: &Evidence) -> bool {
+        let others = self.known.keys().copied().filter(|node| *node != evidence.verdict().culprit);
+        let replies = self.ask(&Question::Accuse(Box::new(evidence.claim().clone())), others.take(MAX_TOLD)).await;
+        replies.iter().any(|reply| matches!(reply, Reply::Judged(Judged::Kept(_))))
     }
 
     async fn ask_all(&self, question: &Question, asked: &mut BTreeSet<NodeId>) -> Vec<(Explanation, Vec<Member>)> {

@@ -11,7 +11,7 @@ use postroad_protocol::merkle::map::MerkleMap;
 use postroad_protocol::message::Message;
 use postroad_protocol::receipt::{Custody, ReceiptItem, Sealed, sign_receipts};
 use postroad_protocol::record::{CoSigned, NodeRecord, Record, Registration, Start};
-use postroad_protocol::signed::Statement;
+use postroad_protocol::signed::{Statement, sign_digest};
 use postroad_protocol::state::{Draft, State};
 use postroad_protocol::{Digest, Federation, MailboxId, Params, SecretKey, Signed, Verified};
 
@@ -135,13 +135,28 @@ impl Order {
         Delivered { entry: Entry { log_index, settled, proof }, cut: cut.clone() }
     }
 
+    /// The origin forgets that it has taken bundles: the next one's counter is this.
+    pub(crate) fn set_back(&mut self, counter: u64) {
+        self.counter = counter;
+    }
+
     /// Orders a batch without delivering it.
     pub(crate) fn order(&mut self, messages: Vec<Message>) -> (CertifiedCut, Vec<EntryProof>) {
+        self.order_signed(messages, &key(5))
+    }
+
+    /// Orders a batch of mailbox 5 that somebody signed.
+    pub(crate) fn order_signed(
+        &mut self,
+        messages: Vec<Message>,
+        signer: &SecretKey,
+    ) -> (CertifiedCut, Vec<EntryProof>) {
         let (origin, destination) = (key(2), key(1).public());
         let count = messages.len() as u64;
         let body = BundleBody::new(key(5).public(), origin.public(), self.counter, 1_000, &messages);
         self.counter += count;
-        let signed = Signed::sign(body, &key(5), &self.federation).into_inner();
+        let signature = sign_digest(signer, body.digest(self.federation.id()));
+        let signed = Signed { body, signature };
         let routed = route(&[Bundle { signed, messages }], self.federation.id(), |_| Some(destination));
         let header = Header {
             origin: origin.public(),
@@ -205,16 +220,23 @@ impl Order {
         let mut log = Frontier::new();
         log.append(leaf.hash());
         self.attestations += 1;
-        self.sign_attestation(self.attestations, LogHead { size: 1, root: log.root() }, leaf.settled)
+        self.sign_attestation(self.attestations, LogHead { size: 1, root: log.root() }, leaf.settled, 0)
     }
 
     /// The home attests any log under any number.
     pub(crate) fn attest_as(&self, number: u64, log: LogHead) -> MailboxAttestation {
-        self.sign_attestation(number, log, self.last.map_or(0, |leaf| leaf.settled))
+        self.sign_attestation(number, log, self.last.map_or(0, |leaf| leaf.settled), 0)
     }
 
-    fn sign_attestation(&self, number: u64, log: LogHead, last_epoch: u64) -> MailboxAttestation {
-        let log = AttestedLog { log, last_epoch, expired_to: 0, acknowledged: None };
+    /// The home attests that it has forgotten the entries below `expired_to`.
+    pub(crate) fn attest_forgotten(&mut self, expired_to: u64) -> MailboxAttestation {
+        self.attestations += 1;
+        let log = LogHead { size: self.log.size(), root: self.log.root() };
+        self.sign_attestation(self.attestations, log, self.last.map_or(0, |leaf| leaf.settled), expired_to)
+    }
+
+    fn sign_attestation(&self, number: u64, log: LogHead, last_epoch: u64, expired_to: u64) -> MailboxAttestation {
+        let log = AttestedLog { log, last_epoch, expired_to, acknowledged: None };
         let mut map: MerkleMap<MailboxId, AttestedLog> = MerkleMap::default();
         map.insert(key(7).public(), log.clone());
         let body = Attestation {

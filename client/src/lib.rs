@@ -62,6 +62,6 @@ pub use error::ClientError;
 pub use explain::Explainer;
 pub use mailbox_dir::{Mailbox, read_genesis};
 pub use numbers::{Closed, Hole, Place};
-pub use receiver::{Content, Keep, Kept, Mail, Received, Receiver, ReceiverOptions};
+pub use receiver::{Content, Keep, Kept, Mail, Memory, Received, Receiver, ReceiverOptions};
 pub use sender::{Body, Outgoing, Progress, RefusedRecipient, Sender, SenderOptions, Stage, Ticket, Wait};
 pub use verify_log::Violation;

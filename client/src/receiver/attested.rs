@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 
-use postroad_protocol::Federation;
 use postroad_protocol::attestation::MailboxAttestation;
+use postroad_protocol::evidence::Evidence;
+use postroad_protocol::{Federation, MailboxId};
 
+use crate::accuse;
 use crate::verify_log::Violation;
 
 /// How many of the last attestations are kept, besides the last final one.
@@ -62,6 +64,19 @@ impl Attestations {
         Ok(())
     }
 
+    /// Evidence that an attestation and one of those before it are two words about one log.
+    pub(super) fn convict(
+        &self,
+        mailbox: MailboxId,
+        new: &MailboxAttestation,
+        federation: &Federation,
+    ) -> Option<Evidence> {
+        self.all().find_map(|known| {
+            accuse::two_attestations(&known.attestation, &new.attestation, federation)
+                .or_else(|| accuse::split_logs(mailbox, (known, None), (new, None), federation))
+        })
+    }
+
     /// Keeps an attestation whose signature holds, in the place of the same one without an anchor.
     pub(super) fn take(&mut self, new: &MailboxAttestation) {
         let number = new.attestation.body.number;
@@ -81,7 +96,7 @@ impl Attestations {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{Order, federation};
+    use crate::fixture::{Order, federation, key};
     use postroad_protocol::Digest;
     use postroad_protocol::attestation::LogHead;
 
@@ -119,6 +134,9 @@ mod tests {
             (order.attest_as(number - 1, other(3)), Violation::Shrunk { number, size, before: 3 }),
         ];
         for (lie, violation) in cases {
+            // Two roots of one size need the leaves; the others convict by themselves.
+            let convicts = !matches!(violation, Violation::Root { .. });
+            assert_eq!(kept.convict(key(7).public(), &lie, &federation()).is_some(), convicts);
             assert_eq!(kept.compare(&lie, &federation()), Err(violation));
         }
     }

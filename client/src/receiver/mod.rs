@@ -11,6 +11,7 @@ mod correspond;
 mod keep;
 mod letters;
 mod mail;
+mod memory;
 mod session;
 mod store;
 
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use postroad_protocol::attestation::{Acknowledgement, LogLeaf};
 use postroad_protocol::cut::CertifiedCut;
+use postroad_protocol::evidence::Evidence;
 use postroad_protocol::merkle::log::Frontier;
 use postroad_protocol::signed::Signed;
 use postroad_protocol::wire::client::{FromClient, Overdue, Settled};
@@ -40,6 +42,7 @@ pub use keep::{BadKeep, Keep, Kept, KeptProof};
 use keep::{Note, Shelf};
 use letters::Letters;
 pub use mail::{Content, Mail};
+pub use memory::Memory;
 use store::{Change, Position, RecvStore, Remembered};
 
 /// How a mailbox is read.
@@ -172,6 +175,8 @@ pub struct Receiver {
     /// Without `follow`: what is told last.
     last_word: Option<Received>,
     end: End,
+    /// What an origin or the home was found guilty of.
+    evidence: Vec<Evidence>,
     session: Option<ClientStream>,
     /// The cut that ordered the entries to come on this connection.
     cut: Option<CertifiedCut>,
@@ -237,6 +242,7 @@ impl Receiver {
             told: None,
             target: None,
             last_word: None,
+            evidence: Vec::new(),
             end: End::Open,
             session: None,
             cut: None,
@@ -317,6 +323,11 @@ impl Receiver {
             self.tell_home().await;
         }
         Ok(())
+    }
+
+    /// Evidence that what broke the last call proves by itself: it stands whoever is asked.
+    pub fn evidence(&self) -> &[Evidence] {
+        &self.evidence
     }
 
     /// The mailbox that is read.

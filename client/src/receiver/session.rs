@@ -9,6 +9,7 @@ use postroad_protocol::{Federation, MailboxId};
 
 use super::store::Position;
 use super::{End, Mail, Received, Receiver};
+use crate::accuse;
 use crate::connection::unasked;
 use crate::control::Numbering;
 use crate::delivery::{Item, Mode};
@@ -100,14 +101,13 @@ impl Receiver {
         if index != self.reading {
             return Err(Violation::Index { expected: self.reading, found: index }.into());
         }
-        let checked = if index < self.verifier.next_index() {
-            self.read_again(&entry, &cut, &federation)?
-        } else {
-            let checked = self.verifier.entry(&entry, &cut.header, &federation)?;
-            if self.above.get(&index).is_some_and(|known| *known != checked.leaf) {
-                return Err(Violation::Changed { index }.into());
+        let checked = match self.check_entry(&entry, &cut, &federation) {
+            Ok(checked) => checked,
+            Err(violation) => {
+                // What no origin may seal convicts it, whoever serves it.
+                self.evidence.extend(accuse::entry(&entry.proof, &cut, &federation));
+                return Err(violation.into());
             }
-            checked
         };
         self.reading += 1;
         let is_new = index >= self.low && !self.above.contains_key(&index);
@@ -121,6 +121,23 @@ impl Receiver {
             self.note_attested(attested);
         }
         Ok(())
+    }
+
+    fn check_entry(
+        &mut self,
+        entry: &Entry,
+        cut: &CertifiedCut,
+        federation: &Federation,
+    ) -> Result<Checked, Violation> {
+        let index = entry.log_index;
+        if index < self.verifier.next_index() {
+            return self.read_again(entry, cut, federation);
+        }
+        let checked = self.verifier.entry(entry, &cut.header, federation)?;
+        if self.above.get(&index).is_some_and(|known| *known != checked.leaf) {
+            return Err(Violation::Changed { index });
+        }
+        Ok(checked)
     }
 
     /// An entry that was verified before. Where its leaf is kept it is compared with that; where it is not, all that are
@@ -190,6 +207,10 @@ impl Receiver {
             return Err(attested.expect_err("it is one").into());
         }
         let compared = self.attestations.compare(attestation, &federation);
+        if attested.is_err() || compared.is_err() {
+            let found = self.attestations.convict(self.mailbox.address(), attestation, &federation);
+            self.evidence.extend(found);
+        }
         self.attestations.take(attestation);
         let attested = attested?;
         compared?;

@@ -1,7 +1,10 @@
 use std::path::{Path, PathBuf};
 
 use postroad_protocol::attestation::LogHead;
+use postroad_protocol::evidence::Fault;
+use postroad_protocol::explanation::{Explanation, Found};
 use postroad_protocol::merkle::log::Log;
+use postroad_protocol::merkle::tree;
 use postroad_protocol::message::Message;
 use postroad_protocol::wire::client::{Expired, ToClient};
 
@@ -451,4 +454,74 @@ async fn numbers_that_a_restored_sender_uses_again_or_jumps_over_are_no_alarm() 
     assert_eq!(bench.news().await, []);
     bench.arrive([13]);
     assert_eq!(bench.news().await, [gap(12, 12)], "holes are seen again");
+}
+
+#[tokio::test]
+async fn what_is_kept_is_this_mailboxs_part_of_an_explanation() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(dir.path(), Keep::Epochs(1_000));
+    bench.arrive(1..=5);
+    let attested = bench.order.attest();
+    let anchored = bench.order.anchor(attested);
+    bench.receiver.take(ToClient::Attested(Box::new(anchored.clone()))).unwrap();
+    bench.news().await;
+    let leaf = bench.receiver.kept_leaf(3).unwrap();
+    let mailbox = bench.receiver.mailbox().clone();
+    assert!(matches!(Memory::open(&mailbox), Err(ClientError::Store(_))), "the receiver has it");
+    drop(bench);
+    let memory = Memory::open(&mailbox).unwrap();
+    let known = memory.known(leaf.seq).unwrap();
+    assert_eq!(known.included.as_ref().unwrap().seq(3), leaf.seq);
+    assert_eq!(known.disclosed.unwrap().message.message, leaf.message);
+    let Found::Entry(entry) = known.log.unwrap().found else { panic!("it is in the log") };
+    assert_eq!((entry.index, entry.leaf), (3, leaf));
+    let root = tree::root_from_path(leaf.hash(), 3, anchored.log.log.size, &entry.path);
+    assert_eq!(root, Some(anchored.log.log.root), "the home has signed that");
+    let unknown = Seq { epoch: 900, ..leaf.seq };
+    assert_eq!(memory.known(unknown).unwrap(), Explanation::new(mailbox.address(), unknown));
+    assert_eq!(memory.missing(&sender(), 9).unwrap(), None);
+}
+
+#[test]
+fn a_hint_in_a_later_message_says_where_a_missing_one_stands() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(dir.path(), Keep::CrossChecked);
+    bench.arrive([1]);
+    let (seq, via) = (Seq { epoch: 3, position: 0, index: 4 }, Some(key(2).public()));
+    let previous = Some(crate::control::Previous { number: 2, seq, via });
+    let message = bench.seal(&Plain::Body(b"the third".to_vec()), Numbering { number: 3, previous, forgotten: None });
+    let delivered = bench.order.deliver_messages(vec![message]);
+    bench.read(&delivered).unwrap();
+    bench.settle();
+    let mailbox = bench.receiver.mailbox().clone();
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(bench.news());
+    drop(bench);
+    let found = Memory::open(&mailbox).unwrap().missing(&sender(), 2).unwrap();
+    assert_eq!(found, Some(Explanation::new(mailbox.address(), seq)));
+}
+
+#[test]
+fn a_broken_word_that_proves_something_is_evidence() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(dir.path(), Keep::CrossChecked);
+    bench.arrive(1..=2);
+    assert_eq!(bench.receiver.evidence(), []);
+    let message = bench.seal(&Plain::Body(b"never sent".to_vec()), Numbering { number: 3, ..Numbering::default() });
+    let (cut, mut proofs) = bench.order.order_signed(vec![message], &key(2));
+    let settled = cut.header.epoch;
+    let forged =
+        Delivered { entry: postroad_protocol::entry::Entry { log_index: 2, settled, proof: proofs.remove(0) }, cut };
+    assert!(bench.read(&[forged]).is_err());
+    let verdict = bench.receiver.evidence()[0].verdict();
+    assert_eq!((verdict.fault, verdict.culprit), (Fault::Forgery, key(2).public()));
+
+    let other = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(other.path(), Keep::CrossChecked);
+    bench.arrive(1..=2);
+    let honest = bench.order.attest();
+    let twin = bench.order.attest_as(honest.attestation.body.number, LogHead { size: 1, root: Digest([3; 32]) });
+    bench.receiver.take(ToClient::Attested(Box::new(honest))).unwrap();
+    assert!(bench.receiver.take(ToClient::Attested(Box::new(twin))).is_err());
+    let verdict = bench.receiver.evidence()[0].verdict();
+    assert_eq!((verdict.fault, verdict.culprit), (Fault::SplitView, key(1).public()));
 }

@@ -4,19 +4,24 @@
 
 use std::path::{Path, PathBuf};
 
-use postroad_client::{Endpoint, Explainer, Mailbox, NodeAddr, read_genesis};
+use postroad_client::{ClientError, Endpoint, Explainer, Mailbox, Memory, NodeAddr, Receiver, Violation, read_genesis};
 use postroad_protocol::explanation::{Conclusion, Explanation, Hop, HopState};
 use postroad_protocol::{Federation, MailboxId, Seq};
+use postroad_store::StoreError;
 use serde_json::{Value, json};
 
 use super::client_side::{default_node, usage};
 use super::output::{CliError, Output};
+
+/// How many of the home's last attestations are compared with what other nodes saw become final.
+const MAX_COMPARED: usize = 3;
 
 /// Arguments of `postroad explain`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   postroad explain --mailbox alice --seq 17.0.3                  what became of a message to me
+  postroad explain --mailbox alice --from 12D3KooW… --number 7   of one that is missing here
   postroad explain --mailbox 12D3KooW… --as bob --seq 17.0.3     of one that I, bob, sent
   postroad explain --mailbox 12D3KooW… --seq 17.0.3 --node MULTIADDR --out way.explanation
   postroad verify way.explanation --genesis genesis.toml         the same answer, offline, for whoever gets the file
@@ -26,8 +31,14 @@ pub struct Args {
     #[arg(long, value_name = "DIR|ADDR")]
     mailbox: String,
     /// The message's sequence number
-    #[arg(long, value_name = "SEQ")]
-    seq: String,
+    #[arg(long, value_name = "SEQ", required_unless_present = "number")]
+    seq: Option<String>,
+    /// Instead of SEQ, for what is missing in one's own mailbox: who sent it
+    #[arg(long, value_name = "ADDR", requires = "number", conflicts_with = "seq")]
+    from: Option<String>,
+    /// And its number from that sender, as the `gap` of `recv` names it
+    #[arg(long, value_name = "N", requires = "from")]
+    number: Option<u64>,
     /// Ask as this mailbox, for example the sender's
     #[arg(long = "as", value_name = "DIR")]
     asker: Option<PathBuf>,
@@ -50,6 +61,8 @@ pub struct Args {
 struct Plan {
     mailbox: MailboxId,
     federation: Federation,
+    /// What the recipient knows, where it is the one who asks.
+    memory: Option<Memory>,
     explainer: Explainer,
 }
 
@@ -58,9 +71,9 @@ struct Plan {
 /// # Errors
 /// If the arguments name nobody, a file cannot be used, or nobody who has the message's cut can be reached.
 pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
-    let seq: Seq = args.seq.parse().map_err(|error: postroad_protocol::seq::BadSeq| usage(error.to_string(), ""))?;
-    let Plan { mailbox, federation, mut explainer } = plan(&args).await?;
-    let mut known = Explanation::new(mailbox, seq);
+    let Plan { mailbox, federation, memory, mut explainer } = plan(&args).await?;
+    let mut known = begin(&args, mailbox, memory.as_ref())?;
+    let seq = known.seq;
     if let Some(path) = &args.with {
         let kept = read(path, &federation)?;
         if (kept.mailbox, kept.seq) != (mailbox, seq) {
@@ -69,7 +82,10 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
         }
         known.merge(kept, &federation);
     }
-    let explanation = explainer.explain(known).await;
+    let mut explanation = explainer.explain(known).await;
+    if let Some(memory) = &memory {
+        memory.complete(&mut explanation);
+    }
     if explanation.included.is_none() {
         let message = format!("nobody who could be reached has the batch at {seq}");
         return Err(CliError::unreachable("unexplained", message, "check the number; name a node with --node"));
@@ -78,7 +94,34 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
         std::fs::write(path, explanation.to_file(&federation))
             .map_err(|error| CliError::io(format_args!("write {}", path.display()), &error))?;
     }
+    if let Conclusion::Guilty(evidence) = explanation.conclusion(&federation)
+        && !explainer.accuse(&evidence).await
+    {
+        output.note(
+            "no node that could be reached keeps this evidence; `postroad verify` on a kept explanation shows it",
+        );
+    }
     tell(&explanation, &federation, output)
+}
+
+/// Which message it is, with what the mailbox itself knows of it.
+fn begin(args: &Args, mailbox: MailboxId, memory: Option<&Memory>) -> Result<Explanation, CliError> {
+    if let Some(text) = &args.seq {
+        let seq: Seq = text.parse().map_err(|error: postroad_protocol::seq::BadSeq| usage(error.to_string(), ""))?;
+        return match memory {
+            Some(memory) => Ok(memory.known(seq)?),
+            None => Ok(Explanation::new(mailbox, seq)),
+        };
+    }
+    let (Some(from), Some(number), Some(memory)) = (&args.from, args.number, memory) else {
+        let fix = "give the directory as --mailbox, and stop a `recv` that runs on it";
+        return Err(usage("--from and --number are for a mailbox of one's own that nobody reads now", fix));
+    };
+    let sender: MailboxId = from.parse().map_err(|error| usage(format!("{error}"), ""))?;
+    memory.missing(&sender, number)?.ok_or_else(|| {
+        let message = format!("where number {number} of {sender} stands is not known here");
+        CliError::refused("unknown-place", message, "`recv` asks the sender, and keeps the answer")
+    })
 }
 
 async fn plan(args: &Args) -> Result<Plan, CliError> {
@@ -94,13 +137,18 @@ async fn plan(args: &Args) -> Result<Plan, CliError> {
     for text in &args.node {
         nodes.push(text.parse::<NodeAddr>()?);
     }
+    let memory = match own.as_ref().map(Memory::open) {
+        // A running receiver has what it knows to itself.
+        Some(Err(ClientError::Store(StoreError::InUse { .. }))) | None => None,
+        Some(opened) => Some(opened?),
+    };
     let asker = match &args.asker {
         Some(dir) => Some(Mailbox::open(dir)?),
         None => own,
     };
     if let Some(asker) = asker {
         let federation = asker.federation().clone();
-        return Ok(Plan { mailbox, federation, explainer: Explainer::of(&asker, nodes)? });
+        return Ok(Plan { mailbox, federation, memory, explainer: Explainer::of(&asker, nodes)? });
     }
     if nodes.is_empty() {
         nodes.push(default_node()?);
@@ -110,7 +158,7 @@ async fn plan(args: &Args) -> Result<Plan, CliError> {
         Some(path) => read_genesis(path)?,
         None => endpoint.genesis(&nodes[0]).await?,
     };
-    Ok(Plan { mailbox, explainer: Explainer::new(endpoint, federation.clone(), nodes), federation })
+    Ok(Plan { mailbox, explainer: Explainer::new(endpoint, federation.clone(), nodes), federation, memory })
 }
 
 /// Reads a file in which an explanation was kept, all of which must hold.
@@ -167,6 +215,46 @@ fn hop_plain(hop: &Hop) -> String {
     let who = hop.who.map_or_else(|| "?".into(), |who| who.to_string());
     let epoch = hop.epoch.map_or_else(String::new, |epoch| format!(" (epoch {epoch})"));
     format!("{:<8} {:<12} {who}\n         {}{epoch}", state(hop), hop.stage.code(), hop.signed)
+}
+
+/// What became of a message that a receiver misses, for the line that says so.
+pub(super) async fn missing(receiver: &Receiver, seq: Seq) -> Option<Value> {
+    let mailbox = receiver.mailbox();
+    let mut explainer = Explainer::of(mailbox, []).ok()?;
+    let mut explanation = explainer.explain(Explanation::new(mailbox.address(), seq)).await;
+    receiver.complete(&mut explanation);
+    let conclusion = explanation.conclusion(mailbox.federation());
+    if let Conclusion::Guilty(evidence) = &conclusion {
+        explainer.accuse(evidence).await;
+    }
+    Some(explained(&explanation, &conclusion))
+}
+
+/// What a broken word proves, by itself or with what other nodes have seen, for the line that says so; handed to nodes
+/// as well.
+pub(super) async fn proven(receiver: &Receiver, violation: &Violation) -> Vec<Value> {
+    let mut proven = receiver.evidence().to_vec();
+    let Ok(explainer) = Explainer::of(receiver.mailbox(), []) else { return Vec::new() };
+    if let Violation::TwoCuts { epoch } | Violation::SplitOrder { epoch, .. } = violation {
+        proven.extend(explainer.split_order(*epoch).await);
+    } else if proven.is_empty() {
+        // One of the home's words may be another than the one that a cut made final.
+        for attested in receiver.attestations().iter().rev().take(MAX_COMPARED) {
+            proven.extend(explainer.split_view(&attested.attestation).await);
+        }
+    }
+    let mut lines = Vec::new();
+    for evidence in &proven {
+        explainer.accuse(evidence).await;
+        let verdict = evidence.verdict();
+        lines.push(json!({
+            "kind": verdict.fault.code(),
+            "culprit": verdict.culprit.to_string(),
+            "epoch": verdict.epoch,
+            "evidence": evidence.id().to_string(),
+        }));
+    }
+    lines
 }
 
 /// The conclusion as a line.

@@ -12,6 +12,7 @@ use postroad_protocol::Seq;
 use serde_json::{Value, json};
 
 use super::client_side::{base64, time_text, usage};
+use super::explain;
 use super::output::{CliError, Output};
 use super::watch;
 
@@ -73,13 +74,6 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
         keep: args.keep,
     };
     let ended = receive(&mailbox, options, &args, output).await;
-    match &ended {
-        Err(ClientError::Violation(violation)) => output.emit(&watch::violation(violation), "")?,
-        Err(ClientError::Unverified { source, .. }) => {
-            output.emit(&watch::violation(&Violation::Proof(source.clone())), "")?;
-        }
-        _ => {}
-    }
     match ended {
         Ok(written) => written,
         Err(error) => Err(error.into()),
@@ -94,6 +88,23 @@ async fn receive(
     output: &Output,
 ) -> Result<Result<(), CliError>, ClientError> {
     let mut receiver = Receiver::connect(mailbox, options).await?;
+    let ended = read(&mut receiver, args, output).await;
+    let violation = match &ended {
+        Err(ClientError::Violation(violation)) => Some(violation.clone()),
+        Err(ClientError::Unverified { source, .. }) => Some(Violation::Proof(source.clone())),
+        _ => None,
+    };
+    if let Some(violation) = violation {
+        let mut line = watch::violation(&violation);
+        line["proven"] = explain::proven(&receiver, &violation).await.into();
+        if let Err(error) = output.emit(&line, "") {
+            return Ok(Err(error));
+        }
+    }
+    ended
+}
+
+async fn read(receiver: &mut Receiver, args: &Args, output: &Output) -> Result<Result<(), CliError>, ClientError> {
     let mut written = 0;
     loop {
         // Acknowledging costs a disk sync, so it waits until there is a pause, or many lines are out.
@@ -113,7 +124,13 @@ async fn receive(
         if matches!(received, Received::Gap { .. }) && !args.no_ack {
             receiver.correspond_alone().await?;
         }
-        if let Err(error) = write(&received, &receiver, args, output) {
+        let verdict = match &received {
+            Received::Gap { hole, .. } if let Some((_, place)) = hole.hint => {
+                explain::missing(receiver, place.seq).await
+            }
+            _ => None,
+        };
+        if let Err(error) = write(&received, verdict, receiver, args, output) {
             return Ok(Err(error));
         }
         written += 1;
@@ -125,7 +142,13 @@ async fn receive(
     Ok(Ok(()))
 }
 
-fn write(received: &Received, receiver: &Receiver, args: &Args, output: &Output) -> Result<(), CliError> {
+fn write(
+    received: &Received,
+    verdict: Option<Value>,
+    receiver: &Receiver,
+    args: &Args,
+    output: &Output,
+) -> Result<(), CliError> {
     let emit = |(line, plain): (Value, String)| output.emit(&line, &plain);
     match received {
         Received::Message(mail) => {
@@ -143,7 +166,11 @@ fn write(received: &Received, receiver: &Receiver, args: &Args, output: &Output)
             }),
             "",
         ),
-        Received::Gap { sender, hole } => emit(watch::gap(sender, hole, receiver.is_asked(sender, hole.from))),
+        Received::Gap { sender, hole } => {
+            let (mut line, plain) = watch::gap(sender, hole, receiver.is_asked(sender, hole.from));
+            line["verdict"] = verdict.into();
+            emit((line, plain))
+        }
         Received::GapClosed { sender, from, to, why } => emit(watch::gap_closed(sender, *from, *to, *why)),
         Received::Control(mail) => match &mail.content {
             Content::Control { control, .. } => emit(watch::control(&mail.sender, control)),

@@ -5,6 +5,7 @@ mod challenges;
 mod cheats;
 mod durability;
 mod evidence;
+mod explain;
 mod failures;
 mod interop;
 mod kills;

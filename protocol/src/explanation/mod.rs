@@ -24,7 +24,7 @@ use crate::entry::EntryProof;
 use crate::error::{DecodeError, VerifyError};
 use crate::evidence::{Attested, BundleAt, ClaimError, Included, LeafAt, LogGap, MessageAt, RecipientAt, SliceProof};
 use crate::genesis::Federation;
-use crate::merkle::log::Log;
+use crate::merkle::log::Frontier;
 use crate::merkle::map::MapProof;
 use crate::message::common_digest;
 use crate::receipt::{Custody, Receipt, RefusedLeaf, custody_digest};
@@ -170,24 +170,31 @@ impl Disclosed {
 }
 
 impl LogWord {
-    /// What a final attestation says at `order`, from all leaves of the log that it attests; none if it is not final, or
-    /// the leaves are not those.
-    pub fn of(attestation: &MailboxAttestation, leaves: &[LogLeaf], order: LogOrder) -> Option<LogWord> {
-        let size = attestation.log.log.size;
-        let leaves = leaves.get(..usize::try_from(size).ok()?)?;
-        let mut log = Log::new();
-        leaves.iter().for_each(|leaf| log.append(leaf.hash()));
+    /// What a final attestation says at `order`, from the log up to some size and its `leaves` from there on; none if it
+    /// is not final, the log is another one, or what stands at `order` is not among the leaves.
+    pub fn of(
+        attestation: &MailboxAttestation,
+        base: &Frontier,
+        leaves: &[LogLeaf],
+        order: LogOrder,
+    ) -> Option<LogWord> {
+        let known = usize::try_from(attestation.log.log.size.checked_sub(base.size())?).ok()?;
+        let leaves = leaves.get(..known)?;
+        let hashes: Vec<Digest> = leaves.iter().map(LogLeaf::hash).collect();
+        let mut log = base.clone();
+        hashes.iter().for_each(|hash| log.append(*hash));
         if log.root() != attestation.log.log.root {
             return None;
         }
-        let at = |index: usize| {
-            let leaf = *leaves.get(index)?;
-            Some(LeafAt { index: index as u64, leaf, path: log.inclusion(index as u64, size)? })
+        let at = |place: usize| {
+            let (index, leaf) = (base.size() + place as u64, *leaves.get(place)?);
+            Some(LeafAt { index, leaf, path: base.inclusion_after(&hashes, index)? })
         };
-        let index = leaves.partition_point(|leaf| leaf.order() < order);
-        let found = match at(index) {
-            Some(entry) if entry.leaf.seq == order.2 => Found::Entry(entry),
-            after => Found::Gap(LogGap { before: index.checked_sub(1).and_then(at), after }),
+        let place = leaves.partition_point(|leaf| leaf.order() < order);
+        let found = match (at(place), place.checked_sub(1).and_then(at)) {
+            (Some(entry), _) if entry.leaf.seq == order.2 => Found::Entry(entry),
+            (_, None) if base.size() > 0 => return None,
+            (after, before) => Found::Gap(LogGap { before, after }),
         };
         Some(LogWord { attested: attestation.clone().into(), anchor: attestation.anchor.clone()?, found })
     }

@@ -216,6 +216,46 @@ impl Frontier {
     }
 }
 
+impl Frontier {
+    /// The path of the leaf at `index` in this log when `leaves` follow it, of which it must be one.
+    pub fn inclusion_after(&self, leaves: &[Digest], index: u64) -> Option<Path> {
+        let size = self.size.checked_add(leaves.len() as u64)?;
+        let mut path = Vec::new();
+        let (mut low, mut high) = (0, size);
+        if !(self.size..size).contains(&index) {
+            return None;
+        }
+        while high - low > 1 {
+            let middle = low + (high - low).next_power_of_two() / 2;
+            if index < middle {
+                path.push(self.root_of(leaves, middle, high)?);
+                high = middle;
+            } else {
+                path.push(self.root_of(leaves, low, middle)?);
+                low = middle;
+            }
+        }
+        path.reverse();
+        Some(Path(path))
+    }
+
+    /// The root of the subtree over these leaves. One that ends below the frontier is one of the peaks, because none is
+    /// asked for whose parent does too.
+    fn root_of(&self, leaves: &[Digest], low: u64, high: u64) -> Option<Digest> {
+        if high <= self.size {
+            let bits = (0..64).rev().map(|bit| 1_u64 << bit).filter(|bit| self.size & bit != 0);
+            let starts = bits.scan(0, |start, bit| Some((std::mem::replace(start, *start + bit), bit)));
+            let at = starts.into_iter().position(|peak| peak == (low, high - low))?;
+            return self.peaks.get(at).copied();
+        }
+        if high - low == 1 {
+            return leaves.get(usize::try_from(low - self.size).ok()?).copied();
+        }
+        let middle = low + (high - low).next_power_of_two() / 2;
+        Some(node_hash(&self.root_of(leaves, low, middle)?, &self.root_of(leaves, middle, high)?))
+    }
+}
+
 impl<'b, C> Decode<'b, C> for Frontier {
     fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, Error> {
         let at = d.position();
@@ -263,6 +303,14 @@ mod tests {
             assert_eq!(frontier.root(), expected);
             assert_eq!(frontier.size(), size);
             assert_eq!(log.frontier_at(size).as_ref(), Some(&frontier));
+            // What costs the fourth power of the size is enough for small ones.
+            for known in 0..if size < 40 { size } else { 0 } {
+                let base = log.frontier_at(known).unwrap();
+                for index in 0..size {
+                    let path = base.inclusion_after(&leaves[known as usize..size as usize], index);
+                    assert_eq!(path, log.inclusion(index, size).filter(|_| index >= known), "{known} {index} {size}");
+                }
+            }
             let bytes = minicbor::to_vec(&frontier).unwrap();
             assert_eq!(decode_strictly(&bytes), Some(frontier.clone()));
             for index in 0..size {

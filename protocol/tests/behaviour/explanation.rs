@@ -10,6 +10,7 @@ use postroad_protocol::evidence::{BundleAt, Cleared, Fault, Included, MessageAt,
 use postroad_protocol::explanation::{
     Conclusion, Disclosed, Explanation, Found, HopState, LogWord, LossProof, Residence, Stage,
 };
+use postroad_protocol::merkle::log::Frontier;
 use postroad_protocol::message::{Message, common_digest};
 use postroad_protocol::receipt::{Custody, LeafRefusal, RefusedLeaf};
 use postroad_protocol::record::Record;
@@ -106,7 +107,7 @@ fn attest(world: &mut World) -> Attested {
 
 /// The home's word on the place where a leaf belongs.
 fn word(world: &World, attested: &Attested, order: (u64, bool, Seq)) -> Option<Box<LogWord>> {
-    LogWord::of(&world.mailbox_attestation(attested, 1), world.log(1), order).map(Box::new)
+    LogWord::of(&world.mailbox_attestation(attested, 1), &Frontier::new(), world.log(1), order).map(Box::new)
 }
 
 fn told(explanation: &Explanation, world: &World) -> Conclusion {
@@ -156,7 +157,8 @@ fn what_custodians_hold_is_pending_and_late_once_it_is_filled() {
     world.cut(CutBody { fills, ..CutBody::default() });
     let filled = world.state.epoch;
     let mut claimed = known(&world, &batch);
-    claimed.log = LogWord::of(&world.mailbox_attestation(&early, 1), &[], (filled, false, SEQ)).map(Box::new);
+    claimed.log =
+        LogWord::of(&world.mailbox_attestation(&early, 1), &Frontier::new(), &[], (filled, false, SEQ)).map(Box::new);
     let until = |until| Cleared::Pending { holders: holders.clone(), until: Some(until) };
     let accused = world.node(1);
     assert_eq!(told(&claimed, &world), Conclusion::Cleared { accused, reason: until(filled) });

@@ -10,7 +10,7 @@ use postroad_protocol::codec::{decode, encode};
 use postroad_protocol::error::{DecodeError, Refusal};
 use postroad_protocol::evidence::Included;
 use postroad_protocol::explanation::{Disclosed, Explanation, LogWord, LossProof, Residence};
-use postroad_protocol::merkle::log::Log;
+use postroad_protocol::merkle::log::{Frontier, Log};
 use postroad_protocol::receipt::{LeafRefusal, RefusedLeaf};
 use postroad_protocol::record::{Record, Registration};
 use postroad_protocol::refused::{RefusedBy, RefusedProof, SettledFill};
@@ -264,7 +264,7 @@ pub(crate) fn explanation(story: &Story) -> Explanation {
         fill: SettledFill::find(&world.cuts[2], &key).map(Box::new),
         slice: Some(index.unwrap().prove(&world.mailbox(mailbox))),
         disclosed: Disclosed::of(&world.entry(mailbox, at).proof).ok().map(Box::new),
-        log: LogWord::of(&attested, leaves, leaves[at].order()).map(Box::new),
+        log: LogWord::of(&attested, &Frontier::new(), leaves, leaves[at].order()).map(Box::new),
         ..Explanation::new(world.mailbox(mailbox), seq)
     }
 }
