@@ -153,7 +153,7 @@ impl Stage<'_> {
                     self.tell("sinned", &format!("node-2 drops a message of epoch {}", line["epoch"]))?;
                 }
                 if line["type"] == "verdict" {
-                    let is_it = line["kind"] == "drop" && line["culprit"] == CHEAT;
+                    let is_it = line["kind"] == "drop" && line["culprit_node"] == CHEAT;
                     self.must(is_it, "node-2 is named, for dropping mail", &[line.clone()])?;
                     let after = &line["after_epochs"];
                     self.tell(

@@ -63,7 +63,7 @@ fn verify(file: &Path, genesis: &str) -> (i32, Value) {
 /// `sin` is proven as `kind`, by whoever may find it, after `epochs` at most.
 fn is_proven(sin: &str, kind: &str, epochs: u64) {
     let (net, verdict) = play(sin);
-    assert_eq!((&verdict["kind"], &verdict["culprit"]), (&kind.into(), &CHEAT.into()), "{verdict}");
+    assert_eq!((&verdict["kind"], &verdict["culprit_node"]), (&kind.into(), &CHEAT.into()), "{verdict}");
     assert!(verdict["after_epochs"].as_u64().is_some_and(|after| after <= epochs), "{verdict}");
     let file = net.path(verdict["evidence"].as_str().expect("a file"));
     let genesis = net.genesis();
