@@ -7,13 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use postroad_protocol::attestation::Attestation;
-use postroad_protocol::evidence::{Claim, Evidence, SplitView};
-use postroad_protocol::explanation::{Explanation, Found};
+use postroad_protocol::attestation::{Attestation, LogLeaf};
+use postroad_protocol::evidence::{Claim, EarlyExpiry, Evidence, Fault, SplitView, Wrong, WrongEntry};
+use postroad_protocol::explanation::{Conclusion, Explanation, Found, LogWord};
 use postroad_protocol::genesis::Member;
 use postroad_protocol::refused::SettledFill;
 use postroad_protocol::wire::call::{Judged, Question, Reply};
-use postroad_protocol::{Federation, NodeId, Signed};
+use postroad_protocol::{Federation, MailboxId, NodeId, Seq, Signed};
 use tokio::task::JoinSet;
 
 use crate::accuse;
@@ -167,6 +167,41 @@ impl Explainer {
             }
             _ => None,
         })
+    }
+
+    /// What the log of `mailbox` that its home has attested, finally, proves at the entries with these numbers, which
+    /// stand next to each other: one is not the message that was ordered there, or they stand in the wrong order.
+    pub async fn wrong_entries(&mut self, mailbox: MailboxId, seqs: &[Seq]) -> Option<Evidence> {
+        let mut words: Vec<LogWord> = Vec::new();
+        for seq in seqs {
+            let explanation = self.explain(Explanation::new(mailbox, *seq)).await;
+            if let Conclusion::Guilty(evidence) = explanation.conclusion(&self.federation)
+                && evidence.verdict().fault != Fault::Drop
+            {
+                return Some(*evidence);
+            }
+            words.extend(explanation.log.map(|word| *word));
+        }
+        let [one, other] = words.as_slice() else { return None };
+        let (Found::Entry(one_entry), Found::Entry(other_entry)) = (&one.found, &other.found) else { return None };
+        if one.attested != other.attested {
+            return None;
+        }
+        let is_first = one_entry.index < other_entry.index;
+        let (entry, next) = if is_first { (one_entry, other_entry) } else { (other_entry, one_entry) };
+        let (attested, anchor) = (one.attested.clone(), one.anchor.clone());
+        let (entry, wrong) = (entry.clone(), Wrong::Order(Box::new(next.clone())));
+        let claim = WrongEntry { mailbox, attested, anchor, entry, wrong };
+        accuse::judged(Claim::WrongEntry(Box::new(claim)), &self.federation)
+    }
+
+    /// Whether the home of `mailbox` has attested, finally, that it forgot the entry with this leaf before its time.
+    pub async fn early_expiry(&mut self, mailbox: MailboxId, leaf: &LogLeaf) -> Option<Evidence> {
+        let word = self.explain(Explanation::new(mailbox, leaf.seq)).await.log?;
+        let Found::Entry(entry) = word.found else { return None };
+        let settled = self.cuts_of(entry.leaf.settled).await.into_iter().next()?.certified;
+        let claim = EarlyExpiry { mailbox, attested: word.attested, anchor: word.anchor, entry, settled };
+        accuse::judged(Claim::EarlyExpiry(Box::new(claim)), &self.federation)
     }
 
     /// Hands evidence to nodes other than the culprit, which hand it on; whether one of them keeps it now.

@@ -177,6 +177,10 @@ pub struct Receiver {
     end: End,
     /// What an origin or the home was found guilty of.
     evidence: Vec<Evidence>,
+    /// The entries at which the home's word broke, as it served them.
+    broken: Vec<Seq>,
+    /// The last entry that the home has forgotten before it was read here.
+    forgotten: Option<LogLeaf>,
     session: Option<ClientStream>,
     /// The cut that ordered the entries to come on this connection.
     cut: Option<CertifiedCut>,
@@ -243,6 +247,8 @@ impl Receiver {
             target: None,
             last_word: None,
             evidence: Vec::new(),
+            broken: Vec::new(),
+            forgotten: None,
             end: End::Open,
             session: None,
             cut: None,
@@ -328,6 +334,17 @@ impl Receiver {
     /// Evidence that what broke the last call proves by itself: it stands whoever is asked.
     pub fn evidence(&self) -> &[Evidence] {
         &self.evidence
+    }
+
+    /// The entries at which the home's word broke in the last call, as it served them: [`Explainer`](crate::Explainer)
+    /// asks what the log that it has attested holds there.
+    pub fn broken(&self) -> &[Seq] {
+        &self.broken
+    }
+
+    /// The last entry that the home has forgotten before it was read here.
+    pub fn forgotten(&self) -> Option<LogLeaf> {
+        self.forgotten
     }
 
     /// The mailbox that is read.

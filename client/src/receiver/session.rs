@@ -106,6 +106,9 @@ impl Receiver {
             Err(violation) => {
                 // What no origin may seal convicts it, whoever serves it.
                 self.evidence.extend(accuse::entry(&entry.proof, &cut, &federation));
+                let before = self.verifier.leaf_before(self.verifier.next_index());
+                let served = accuse::served_leaf(&entry, &cut, &federation);
+                self.broken = before.into_iter().chain(served).map(|leaf| leaf.seq).collect();
                 return Err(violation.into());
             }
         };
@@ -263,6 +266,7 @@ impl Receiver {
             *again = expired.before.clone();
             again.append(expired.last.hash());
         }
+        self.forgotten = Some(expired.last);
         self.reading = to.min(self.verifier.next_index());
         self.queue.push_back(Received::Expired { from, to: self.reading });
         self.apply_settled()?;

@@ -3,8 +3,12 @@
 //! What is printed is what verifies here. Nobody has to answer: whoever does supplies what it has.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use postroad_client::control::Statements;
 use postroad_client::{ClientError, Endpoint, Explainer, Mailbox, Memory, NodeAddr, Receiver, Violation, read_genesis};
+use postroad_protocol::codec::decode;
+use postroad_protocol::evidence::Evidence;
 use postroad_protocol::explanation::{Conclusion, Explanation, Hop, HopState};
 use postroad_protocol::{Federation, MailboxId, Seq};
 use postroad_store::StoreError;
@@ -15,6 +19,10 @@ use super::output::{CliError, Output};
 
 /// How many of the home's last attestations are compared with what other nodes saw become final.
 const MAX_COMPARED: usize = 3;
+
+/// How often, and how many times, nodes are asked whether the home's word on a broken entry is final.
+const FINAL: Duration = Duration::from_millis(500);
+const MAX_TRIES: usize = 10;
 
 /// Arguments of `postroad explain`.
 #[derive(Debug, clap::Args)]
@@ -217,27 +225,52 @@ fn hop_plain(hop: &Hop) -> String {
     format!("{:<8} {:<12} {who}\n         {}{epoch}", state(hop), hop.stage.code(), hop.signed)
 }
 
-/// What became of a message that a receiver misses, for the line that says so.
-pub(super) async fn missing(receiver: &Receiver, seq: Seq) -> Option<Value> {
+/// What became of a message that a receiver misses, as far as its sender and the nodes can say, for the line that says
+/// so.
+pub(super) async fn missing(receiver: &Receiver, sender: &MailboxId, number: u64, seq: Seq) -> Option<Value> {
     let mailbox = receiver.mailbox();
+    let federation = mailbox.federation();
     let mut explainer = Explainer::of(mailbox, []).ok()?;
-    let mut explanation = explainer.explain(Explanation::new(mailbox.address(), seq)).await;
+    let told = receiver.told(sender, number).ok().flatten();
+    let statements = told.and_then(|told| decode::<Statements>(&told.statements).ok());
+    let known = statements.and_then(|statements| statements.explain(mailbox.address(), federation));
+    let known = known.unwrap_or_else(|| Explanation::new(mailbox.address(), seq));
+    let mut explanation = explainer.explain(known).await;
     receiver.complete(&mut explanation);
-    let conclusion = explanation.conclusion(mailbox.federation());
+    let conclusion = explanation.conclusion(federation);
     if let Conclusion::Guilty(evidence) = &conclusion {
         explainer.accuse(evidence).await;
     }
     Some(explained(&explanation, &conclusion))
 }
 
+/// What a home has proven against itself when it forgot mail that was never read here.
+pub(super) async fn forgotten(receiver: &Receiver) -> Option<Value> {
+    let mut explainer = Explainer::of(receiver.mailbox(), []).ok()?;
+    let evidence = explainer.early_expiry(receiver.mailbox().address(), &receiver.forgotten()?).await?;
+    explainer.accuse(&evidence).await;
+    Some(verdict(&evidence))
+}
+
 /// What a broken word proves, by itself or with what other nodes have seen, for the line that says so; handed to nodes
 /// as well.
 pub(super) async fn proven(receiver: &Receiver, violation: &Violation) -> Vec<Value> {
     let mut proven = receiver.evidence().to_vec();
-    let Ok(explainer) = Explainer::of(receiver.mailbox(), []) else { return Vec::new() };
+    let Ok(mut explainer) = Explainer::of(receiver.mailbox(), []) else { return Vec::new() };
     if let Violation::TwoCuts { epoch } | Violation::SplitOrder { epoch, .. } = violation {
         proven.extend(explainer.split_order(*epoch).await);
-    } else if proven.is_empty() {
+    } else if proven.is_empty() && !receiver.broken().is_empty() {
+        // What the home has shown convicts it once its word on it is final.
+        let mut pause = tokio::time::interval(FINAL);
+        for _ in 0..MAX_TRIES {
+            pause.tick().await;
+            proven.extend(explainer.wrong_entries(receiver.mailbox().address(), receiver.broken()).await);
+            if !proven.is_empty() {
+                break;
+            }
+        }
+    }
+    if proven.is_empty() {
         // One of the home's words may be another than the one that a cut made final.
         for attested in receiver.attestations().iter().rev().take(MAX_COMPARED) {
             proven.extend(explainer.split_view(&attested.attestation).await);
@@ -246,15 +279,19 @@ pub(super) async fn proven(receiver: &Receiver, violation: &Violation) -> Vec<Va
     let mut lines = Vec::new();
     for evidence in &proven {
         explainer.accuse(evidence).await;
-        let verdict = evidence.verdict();
-        lines.push(json!({
-            "kind": verdict.fault.code(),
-            "culprit": verdict.culprit.to_string(),
-            "epoch": verdict.epoch,
-            "evidence": evidence.id().to_string(),
-        }));
+        lines.push(verdict(evidence));
     }
     lines
+}
+
+fn verdict(evidence: &Evidence) -> Value {
+    let verdict = evidence.verdict();
+    json!({
+        "kind": verdict.fault.code(),
+        "culprit": verdict.culprit.to_string(),
+        "epoch": verdict.epoch,
+        "evidence": evidence.id().to_string(),
+    })
 }
 
 /// The conclusion as a line.

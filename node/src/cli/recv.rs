@@ -1,5 +1,6 @@
 //! `postroad recv`: verified messages in order. What was written out, and only that, is acknowledged.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use futures::FutureExt;
 use postroad_client::{
     ClientError, Content, Keep, Mail, Mailbox, Mode, Received, Receiver, ReceiverOptions, Violation,
 };
-use postroad_protocol::Seq;
+use postroad_protocol::{MailboxId, Seq};
 use serde_json::{Value, json};
 
 use super::client_side::{base64, time_text, usage};
@@ -18,6 +19,9 @@ use super::watch;
 
 /// Written lines after which they are acknowledged in any case.
 const ACKNOWLEDGE_EVERY: usize = 256;
+
+/// Missing messages that are asked about again at once, when the home's word has become final.
+const MAX_OPEN: usize = 4;
 
 /// Arguments of `postroad recv`.
 #[derive(Debug, clap::Args)]
@@ -106,6 +110,11 @@ async fn receive(
 
 async fn read(receiver: &mut Receiver, args: &Args, output: &Output) -> Result<Result<(), CliError>, ClientError> {
     let mut written = 0;
+    // What is missing, and not explained for good.
+    let mut open: BTreeMap<(MailboxId, u64), Seq> = BTreeMap::new();
+    for (sender, hole) in receiver.holes() {
+        open.extend(hole.hint.map(|(number, place)| ((sender, number), place.seq)));
+    }
     loop {
         // Acknowledging costs a disk sync, so it waits until there is a pause, or many lines are out.
         let ready = if written < ACKNOWLEDGE_EVERY { receiver.next().now_or_never() } else { None };
@@ -124,12 +133,37 @@ async fn read(receiver: &mut Receiver, args: &Args, output: &Output) -> Result<R
         if matches!(received, Received::Gap { .. }) && !args.no_ack {
             receiver.correspond_alone().await?;
         }
-        let verdict = match &received {
-            Received::Gap { hole, .. } if let Some((_, place)) = hole.hint => {
-                explain::missing(receiver, place.seq).await
+        let mut verdict = None;
+        match &received {
+            Received::Gap { sender, hole } => {
+                if let Some((number, place)) = hole.hint {
+                    open.insert((*sender, number), place.seq);
+                    verdict = explain::missing(receiver, sender, number, place.seq).await;
+                }
             }
-            _ => None,
-        };
+            Received::GapClosed { sender, from, to, .. } => {
+                open.retain(|(of, number), _| of != sender || !(*from..=*to).contains(number));
+            }
+            Received::Expired { .. } => verdict = explain::forgotten(receiver).await,
+            // The home's word is final now: what it lacks, it lacks for good.
+            Received::Settled { is_final: true, .. } => {
+                for ((sender, number), seq) in open.clone().into_iter().take(MAX_OPEN) {
+                    let Some(found) = explain::missing(receiver, &sender, number, seq).await else { continue };
+                    if found["conclusion"] == "guilty" || found["conclusion"] == "refused" {
+                        open.remove(&(sender, number));
+                        let line = json!({
+                            "type": "gap-explained", "from": sender.to_string(), "number": number, "verdict": found,
+                        });
+                        let plain =
+                            format!("what became of number {number} of {sender}: {}", line["verdict"]["reason"]);
+                        if let Err(error) = output.emit(&line, &plain) {
+                            return Ok(Err(error));
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
         if let Err(error) = write(&received, verdict, receiver, args, output) {
             return Ok(Err(error));
         }
@@ -201,7 +235,7 @@ fn write(
             )
         }
         Received::Expired { from, to } => output.emit(
-            &json!({ "type": "expired", "from": from, "to": to }),
+            &json!({ "type": "expired", "from": from, "to": to, "verdict": verdict }),
             &format!("expired: the home has forgotten the entries {from} to {to} of this mailbox"),
         ),
     }
