@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use postroad_protocol::attestation::{Attestation, LogLeaf};
-use postroad_protocol::evidence::{Claim, EarlyExpiry, Evidence, Fault, SplitView, Wrong, WrongEntry};
+use postroad_protocol::evidence::{Claim, EarlyExpiry, Evidence, SplitView, Wrong, WrongEntry};
 use postroad_protocol::explanation::{Conclusion, Explanation, Found, LogWord};
 use postroad_protocol::genesis::Member;
 use postroad_protocol::refused::SettledFill;
@@ -175,9 +175,8 @@ impl Explainer {
         let mut words: Vec<LogWord> = Vec::new();
         for seq in seqs {
             let explanation = self.explain(Explanation::new(mailbox, *seq)).await;
-            if let Conclusion::Guilty(evidence) = explanation.conclusion(&self.federation)
-                && evidence.verdict().fault != Fault::Drop
-            {
+            // One that stands elsewhere is also missing where it belongs.
+            if let Conclusion::Guilty(evidence) = explanation.conclusion(&self.federation) {
                 return Some(*evidence);
             }
             words.extend(explanation.log.map(|word| *word));

@@ -205,7 +205,6 @@ impl Node {
     pub(super) fn deliver(&mut self, store: &dyn Read, out: &mut Vec<Output>) -> Result<(), StoreError> {
         let rooms = (&mut self.outbox, &mut self.gate, &mut self.auditor);
         let writes = self.receiver.deliver(rooms, store, out)?;
-        self.accuse_found(store, out);
         if !writes.is_empty() {
             self.persist(writes, out);
         }

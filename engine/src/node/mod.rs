@@ -271,6 +271,8 @@ impl Node {
         match input {
             Input::Persisted(token) => {
                 self.persisted(token, time, out);
+                // Now the cuts and slices that a claim quotes can be read.
+                self.accuse_found(store, out);
                 if std::mem::take(&mut self.fetched_some) {
                     self.deliver(store, out)?;
                     self.pursue_pending(store, out)?;

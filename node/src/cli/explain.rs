@@ -259,21 +259,19 @@ pub(super) async fn proven(receiver: &Receiver, violation: &Violation) -> Vec<Va
     let Ok(mut explainer) = Explainer::of(receiver.mailbox(), []) else { return Vec::new() };
     if let Violation::TwoCuts { epoch } | Violation::SplitOrder { epoch, .. } = violation {
         proven.extend(explainer.split_order(*epoch).await);
-    } else if proven.is_empty() && !receiver.broken().is_empty() {
-        // What the home has shown convicts it once its word on it is final.
-        let mut pause = tokio::time::interval(FINAL);
-        for _ in 0..MAX_TRIES {
-            pause.tick().await;
-            proven.extend(explainer.wrong_entries(receiver.mailbox().address(), receiver.broken()).await);
-            if !proven.is_empty() {
-                break;
-            }
-        }
     }
-    if proven.is_empty() {
-        // One of the home's words may be another than the one that a cut made final.
+    // What the home has shown convicts it once its word on it is final, or another one is.
+    let mut pause = tokio::time::interval(FINAL);
+    for _ in 0..MAX_TRIES {
+        if !proven.is_empty() {
+            break;
+        }
+        pause.tick().await;
         for attested in receiver.attestations().iter().rev().take(MAX_COMPARED) {
             proven.extend(explainer.split_view(&attested.attestation).await);
+        }
+        if proven.is_empty() && !receiver.broken().is_empty() {
+            proven.extend(explainer.wrong_entries(receiver.mailbox().address(), receiver.broken()).await);
         }
     }
     let mut lines = Vec::new();

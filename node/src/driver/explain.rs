@@ -43,6 +43,17 @@ pub(super) async fn explain(
     {
         explanation.log = log_word(shared, &explanation, &attested).await?.map(Box::new);
     }
+    // A slice for this node that it did not take, because the batch says something else.
+    if explanation.home() == Some(shared.me)
+        && explanation.slice.is_none()
+        && (asker == mailbox || view.head.node(&asker).is_some())
+        && let Some(header) = explanation.included.as_ref().map(|included| included.digest(&shared.federation))
+    {
+        let me = shared.me;
+        let shown =
+            move |node: &postroad_engine::Node| node.exhibit_of(&header, &me).map(|exhibit| exhibit.slice(&mailbox));
+        explanation.slice = ask_core(shared, shown).await?;
+    }
     let hints = listeners(&view.head, &explanation);
     Ok((explanation, hints))
 }
