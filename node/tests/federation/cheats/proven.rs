@@ -21,7 +21,8 @@ struct Scene {
 /// Two mailboxes at the node that cheats, which are written to and write, and two elsewhere; all are read. It goes on
 /// until the testnet names somebody.
 fn play(sin: &str) -> (Net, Value) {
-    let net = Net::start_args(4, &["--cheat", &format!("{CHEAT}={sin}")]);
+    // What nobody can deliver is missing for good once a challenge has run out.
+    let net = Net::start_args(4, &["--cheat", &format!("{CHEAT}={sin}"), "--param", "challenge_ms=2000"]);
     let [bob, alice, carol, dave] =
         [("bob", CHEAT), ("alice", CHEAT), ("carol", 3), ("dave", 4)].map(|(name, node)| net.mailbox(name, node));
     // Who reads at once acknowledges at once, and what is acknowledged may be forgotten.
