@@ -16,6 +16,7 @@ pub mod entry;
 pub mod error;
 pub mod evidence;
 pub mod explanation;
+mod file;
 pub mod genesis;
 pub mod merkle;
 pub mod message;

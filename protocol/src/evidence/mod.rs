@@ -22,6 +22,7 @@ use crate::codec::{decode, encode};
 use crate::crypto::{MailboxId, NodeId};
 use crate::digest::Digest;
 use crate::error::{DecodeError, VerifyError};
+use crate::file::Kind;
 use crate::genesis::Federation;
 use crate::receipt::LeafRefusal;
 use crate::seq::Seq;
@@ -35,8 +36,8 @@ pub use sequencer::{InvalidCut, Row, SplitOrder};
 
 /// The largest evidence that is passed on, in bytes.
 pub const MAX_EVIDENCE_BYTES: usize = 4 << 20;
-/// The first bytes of an evidence file.
-const FILE_MAGIC: &[u8; 19] = b"postroad evidence 1";
+/// A file that holds evidence.
+const FILE: Kind = Kind { magic: "postroad evidence 1", what: "evidence file" };
 
 /// What somebody is guilty of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -443,14 +444,12 @@ impl Claim {
 
     /// The bytes of a file that holds it: verifiable with nothing but genesis.
     pub fn to_file(&self, federation: &Federation) -> Vec<u8> {
-        let mut bytes = FILE_MAGIC.to_vec();
-        bytes.extend(encode(&(federation.id(), self)));
-        bytes
+        FILE.write(self, federation)
     }
 
     /// Whether a file claims to hold evidence.
     pub fn is_file(bytes: &[u8]) -> bool {
-        bytes.starts_with(FILE_MAGIC)
+        FILE.is(bytes)
     }
 
     /// Reads a file's bytes; judges nothing yet.
@@ -458,15 +457,7 @@ impl Claim {
     /// # Errors
     /// [`ClaimError::Malformed`], [`ClaimError::WrongFederation`].
     pub fn from_file(bytes: &[u8], federation: &Federation) -> Result<Claim, ClaimError> {
-        let body = bytes.strip_prefix(FILE_MAGIC).ok_or(DecodeError::Malformed {
-            what: "evidence file",
-            reason: "it does not begin with \"postroad evidence 1\"".into(),
-        })?;
-        let (theirs, claim): (Digest, Claim) = decode(body)?;
-        if theirs != federation.id() {
-            return Err(ClaimError::WrongFederation { theirs, ours: federation.id() });
-        }
-        Ok(claim)
+        FILE.read(bytes, federation)
     }
 }
 

@@ -16,13 +16,13 @@ use minicbor::{Decode, Encode};
 use crate::attestation::{Anchor, LogLeaf, MailboxAttestation};
 use crate::batch::{Header, SliceRef};
 use crate::challenge::Lost;
-use crate::codec::{decode, encode};
 use crate::crypto::{MailboxId, NodeId};
 use crate::cut::{CertifiedCut, CutHeader};
 use crate::digest::Digest;
 use crate::entry::EntryProof;
-use crate::error::{DecodeError, VerifyError};
+use crate::error::VerifyError;
 use crate::evidence::{Attested, BundleAt, ClaimError, Included, LeafAt, LogGap, MessageAt, RecipientAt, SliceProof};
+use crate::file::Kind;
 use crate::genesis::Federation;
 use crate::merkle::log::Frontier;
 use crate::merkle::map::MapProof;
@@ -37,8 +37,8 @@ use crate::state::{HomeProof, LostSlice, PendingKey};
 pub use conclude::{Conclusion, Missing};
 pub use hops::{Hop, HopState, Stage};
 
-/// The first bytes of a file that holds one.
-const FILE_MAGIC: &[u8; 22] = b"postroad explanation 1";
+/// A file that holds one.
+const FILE: Kind = Kind { magic: "postroad explanation 1", what: "explanation file" };
 
 /// What is known of the way of one message to one mailbox.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -485,14 +485,12 @@ impl Explanation {
 
     /// The bytes of a file that holds it: verifiable with nothing but genesis.
     pub fn to_file(&self, federation: &Federation) -> Vec<u8> {
-        let mut bytes = FILE_MAGIC.to_vec();
-        bytes.extend(encode(&(federation.id(), self)));
-        bytes
+        FILE.write(self, federation)
     }
 
     /// Whether a file claims to hold an explanation.
     pub fn is_file(bytes: &[u8]) -> bool {
-        bytes.starts_with(FILE_MAGIC)
+        FILE.is(bytes)
     }
 
     /// Reads a file's bytes; verifies nothing yet.
@@ -500,15 +498,7 @@ impl Explanation {
     /// # Errors
     /// [`ClaimError::Malformed`], [`ClaimError::WrongFederation`].
     pub fn from_file(bytes: &[u8], federation: &Federation) -> Result<Explanation, ClaimError> {
-        let body = bytes.strip_prefix(FILE_MAGIC).ok_or(DecodeError::Malformed {
-            what: "explanation file",
-            reason: "it does not begin with \"postroad explanation 1\"".into(),
-        })?;
-        let (theirs, explanation): (Digest, Explanation) = decode(body)?;
-        if theirs != federation.id() {
-            return Err(ClaimError::WrongFederation { theirs, ours: federation.id() });
-        }
-        Ok(explanation)
+        FILE.read(bytes, federation)
     }
 }
 
