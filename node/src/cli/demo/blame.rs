@@ -154,7 +154,7 @@ impl Stage<'_> {
                 }
                 if line["type"] == "verdict" {
                     let is_it = line["kind"] == "drop" && line["culprit_node"] == CHEAT;
-                    self.must(is_it, "node-2 is named, for dropping mail", &[line.clone()])?;
+                    self.must(is_it, "node-2 is named, for dropping mail", std::slice::from_ref(&line))?;
                     let after = &line["after_epochs"];
                     self.tell(
                         "verdict",

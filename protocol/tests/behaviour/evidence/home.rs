@@ -222,11 +222,8 @@ fn entries_stand_in_log_order() {
 fn an_entry_is_for_its_mailbox() {
     let (delivery, _, mut claim) = logged(SCALE, |_| {});
     let (world, batch) = (&delivery.world, &delivery.batch);
-    let not_addressed = |home| {
-        let included = Box::new(world.included(2, 0));
-        Wrong::NotAddressed(included, Some(Box::new(world.slice_proof(batch, 1, 1))), Box::new(home))
-    };
-    claim.wrong = not_addressed(world.home_proof(1, 3));
+    let (included, slice) = (Box::new(world.included(2, 0)), Box::new(world.slice_proof(batch, 1, 1)));
+    claim.wrong = Wrong::NotAddressed(included, Some(slice), Box::new(world.home_proof(1, 3)));
     assert_eq!(cleared(&Claim::WrongEntry(Box::new(claim)), world), Cleared::InSlice { seq: SEQ });
 
     // Mailbox 5 lives at node 1 as well; the entry in its log is not for it.
