@@ -91,10 +91,6 @@ pub fn wrong_entry(
         Some(found) if found.message.message != entry.leaf.message => {
             Wrong::Other(included, Box::new(Held::Other(Box::new(found.message.clone()))))
         }
-        Some(found) if found.recipient.own != entry.leaf.own => {
-            let held = Held::OtherOwn(Box::new(found.message.clone()), Box::new(found.recipient.clone()));
-            Wrong::Other(included, Box::new(held))
-        }
         _ => {
             let home = Box::new(truth.residence.as_ref()?.home.clone());
             Wrong::NotAddressed(included, truth.slice.clone().map(Box::new), home)

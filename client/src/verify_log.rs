@@ -140,14 +140,6 @@ pub enum Violation {
         /// The position of the bound.
         below_position: u32,
     },
-    /// A sender that knows another cut of one epoch: somebody certified two orders.
-    #[error("the sender of {seq} knows another cut of epoch {epoch} than this mailbox's home shows")]
-    SplitOrder {
-        /// The message.
-        seq: Seq,
-        /// The epoch.
-        epoch: u64,
-    },
 }
 
 impl Violation {
@@ -169,7 +161,6 @@ impl Violation {
             Violation::AfterAttested { .. } => "after-attested",
             Violation::TwoCuts { .. } => "two-cuts",
             Violation::BelowSettled { .. } => "below-settled",
-            Violation::SplitOrder { .. } => "split-order",
         }
     }
 }
@@ -395,7 +386,25 @@ impl LogVerifier {
             return Err(Violation::Index { expected, found: index });
         }
         let checked = self.check(entry, cut, federation)?;
-        let leaf = checked.leaf;
+        self.append(index, checked.leaf)?;
+        Ok(checked)
+    }
+
+    /// Takes an entry at the next index that does not verify, because its origin sealed what it must not: the home owed
+    /// it all the same, and what it attests covers it. On an error nothing has changed.
+    ///
+    /// # Errors
+    /// [`Violation`], where it stands in no log.
+    pub fn unsound(&mut self, index: u64, leaf: LogLeaf) -> Result<(), Violation> {
+        let expected = self.next_index();
+        if index != expected {
+            return Err(Violation::Index { expected, found: index });
+        }
+        self.append(index, leaf)
+    }
+
+    /// Adds a leaf that comes next in log order.
+    fn append(&mut self, index: u64, leaf: LogLeaf) -> Result<(), Violation> {
         if let Some(last) = self.tail.last().or(self.before.as_ref())
             && last.order() >= leaf.order()
         {
@@ -408,7 +417,7 @@ impl LogVerifier {
             return Err(Violation::AfterAttested { index, settled: leaf.settled, attested: mark.epoch });
         }
         self.tail.push(leaf);
-        Ok(checked)
+        Ok(())
     }
 
     /// Takes an attestation. On an error nothing has changed.

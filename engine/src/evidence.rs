@@ -19,6 +19,8 @@ use crate::tables::{self, EVIDENCE};
 const MAX_OF_KIND: usize = 64;
 /// Bytes of all evidence that is kept, at most.
 const MAX_BYTES: u64 = 256 << 20;
+/// And against one node.
+const MAX_BYTES_OF: u64 = 8 << 20;
 
 /// What a node does about those whom evidence convicts. Mail that it has taken is handed out and delivered whatever they
 /// did.
@@ -68,6 +70,8 @@ pub struct EvidencePool {
     federation: Federation,
     kept: Arc<BTreeMap<Digest, Brief>>,
     bytes: u64,
+    /// Of these, by who is guilty.
+    bytes_of: BTreeMap<NodeId, u64>,
 }
 
 impl EvidencePool {
@@ -78,6 +82,7 @@ impl EvidencePool {
     pub fn open(federation: &Federation, store: &dyn Read) -> Result<EvidencePool, StoreError> {
         let mut kept = BTreeMap::new();
         let mut bytes = 0;
+        let mut bytes_of: BTreeMap<NodeId, u64> = BTreeMap::new();
         let mut from = Vec::new();
         loop {
             let rows = store.range(EVIDENCE, &from, &[], 16)?;
@@ -86,10 +91,11 @@ impl EvidencePool {
             for (key, value) in rows {
                 let filed: Filed = tables::read(EVIDENCE, &key, &value)?;
                 bytes += value.len() as u64;
+                *bytes_of.entry(filed.claim.accused(federation)).or_default() += value.len() as u64;
                 kept.insert(filed.claim.id(federation), brief(&filed.claim, federation));
             }
         }
-        Ok(EvidencePool { federation: federation.clone(), kept: Arc::new(kept), bytes })
+        Ok(EvidencePool { federation: federation.clone(), kept: Arc::new(kept), bytes, bytes_of })
     }
 
     /// Everything that is kept.
@@ -128,9 +134,14 @@ impl EvidencePool {
         let filed = Filed { found_epoch: epoch, found_by, claim: evidence.claim().clone() };
         let write = tables::put(EVIDENCE, id.0, &filed);
         let Write::Put { value, .. } = &write else { return Ok(None) };
+        let of = self.bytes_of.entry(brief.culprit).or_default();
+        if of.saturating_add(value.len() as u64) > MAX_BYTES_OF {
+            return full("as much evidence against this node is kept as may be");
+        }
         if self.bytes.saturating_add(value.len() as u64) > MAX_BYTES {
             return full("as much evidence is kept as may be");
         }
+        *of += value.len() as u64;
         self.bytes += value.len() as u64;
         Arc::make_mut(&mut self.kept).insert(id, brief);
         Ok(Some(write))

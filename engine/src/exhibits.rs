@@ -27,6 +27,9 @@ impl Exhibit {
     pub fn of(parcel: &SliceParcel, federation: &Federation) -> Option<Exhibit> {
         let header = &parcel.header;
         let slice = header.body.slice(&parcel.destination)?;
+        if header.body.slices.len() as u64 > federation.params().max_slices {
+            return None;
+        }
         header.verify(federation).ok()?;
         let index = parcel.body.claimed(header.body.entries.bundles, federation.id()).ok()?;
         (index.root() == slice.root).then(|| Exhibit {

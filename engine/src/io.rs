@@ -90,6 +90,9 @@ fn check_parcel(parcel: &SliceParcel, federation: &Federation) -> Result<(SliceK
     use postroad_protocol::signed::Verify;
     let malformed = |reason| VerifyError::Malformed { kind: "slice parcel", reason };
     let header = &parcel.header.body;
+    if header.slices.len() as u64 > federation.params().max_slices {
+        return Err(malformed("the header has more slices than genesis allows"));
+    }
     let slice = header.slice(&parcel.destination).ok_or(malformed("the header names no such slice"))?;
     parcel.header.verify(federation)?;
     let digest = parcel.header.digest(federation);

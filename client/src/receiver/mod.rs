@@ -102,6 +102,24 @@ pub enum Received {
     /// A batch for this home was ordered, and those who signed for it do not give it out: mail of it may be missing. If
     /// it turns up, it comes late, in strict order too.
     Overdue(Overdue),
+    /// A log entry that its origin must not have sealed, so it is no mail: the origin is guilty, and the home, which had
+    /// to deliver it, is not.
+    Unsound {
+        /// Its log index.
+        index: u64,
+        /// Who is guilty of what.
+        evidence: Box<Evidence>,
+    },
+    /// A sender says that it knows another cut of an epoch than this mailbox's home has shown. It may be mistaken; if it
+    /// is not, somebody certified two orders ([`Explainer::split_order`](crate::Explainer::split_order) asks for both).
+    ForeignCut {
+        /// The sender.
+        sender: MailboxId,
+        /// Its message.
+        seq: Seq,
+        /// The epoch.
+        epoch: u64,
+    },
     /// The home has forgotten entries that were never read here: they are past retention. Reading goes on behind them.
     Expired {
         /// The first missing log index.

@@ -1,8 +1,10 @@
 //! One connection's worth of reading: what each message of the home does.
 
+use postroad_protocol::attestation::LogLeaf;
 use postroad_protocol::attestation::MailboxAttestation;
 use postroad_protocol::cut::CertifiedCut;
 use postroad_protocol::entry::Entry;
+use postroad_protocol::evidence::Evidence;
 use postroad_protocol::signed::Verify;
 use postroad_protocol::wire::client::{Expired, FromClient, Settled, ToClient};
 use postroad_protocol::{Federation, MailboxId};
@@ -104,10 +106,17 @@ impl Receiver {
         let checked = match self.check_entry(&entry, &cut, &federation) {
             Ok(checked) => checked,
             Err(violation) => {
-                // What no origin may seal convicts it, whoever serves it.
-                self.evidence.extend(accuse::entry(&entry.proof, &cut, &federation));
                 let before = self.verifier.leaf_before(self.verifier.next_index());
                 let served = accuse::served_leaf(&entry, &cut, &federation);
+                // What no origin may seal convicts it, whoever serves it.
+                if let Some(evidence) = accuse::entry(&entry.proof, &cut, &federation) {
+                    if let Some(leaf) = served
+                        && self.passes_over(index, leaf)
+                    {
+                        return self.unsound(index, evidence);
+                    }
+                    self.evidence.push(evidence);
+                }
                 self.broken = before.into_iter().chain(served).map(|leaf| leaf.seq).collect();
                 return Err(violation.into());
             }
@@ -116,11 +125,41 @@ impl Receiver {
         let is_new = index >= self.low && !self.above.contains_key(&index);
         if self.options.from.map_or(is_new, |from| checked.leaf.seq >= from) {
             let (mail, said) = Mail::open(entry, &checked, &cut, &self.mailbox);
-            self.compare_order(&mail, said.map(|(seen, _)| seen))?;
+            self.compare_order(&mail, said.map(|(seen, _)| seen));
             self.offer(mail, said.map(|(_, numbering)| numbering))?;
         }
         self.apply_settled()?;
         if let Some(attested) = self.verifier.caught_up(&federation)? {
+            self.note_attested(attested);
+        }
+        Ok(())
+    }
+
+    /// Whether an entry for which its origin is guilty stands in the log; then it is taken.
+    fn passes_over(&mut self, index: u64, leaf: LogLeaf) -> bool {
+        if index >= self.verifier.next_index() {
+            return self.verifier.unsound(index, leaf).is_ok();
+        }
+        let known = self.above.get(&index).copied().or_else(|| self.verifier.leaf_at(index));
+        if let Some(again) = &mut self.again {
+            again.append(leaf.hash());
+        }
+        known.is_none_or(|known| known == leaf)
+    }
+
+    /// An entry that is no mail counts as had.
+    fn unsound(&mut self, index: u64, evidence: Evidence) -> Result<(), ClientError> {
+        self.reading += 1;
+        if index >= self.low
+            && !self.above.contains_key(&index)
+            && let Some(leaf) = self.verifier.leaf_at(index)
+        {
+            self.above.insert(index, leaf);
+            self.is_changed = true;
+            self.queue.push_back(Received::Unsound { index, evidence: Box::new(evidence) });
+        }
+        self.apply_settled()?;
+        if let Some(attested) = self.verifier.caught_up(&self.mailbox.federation().clone())? {
             self.note_attested(attested);
         }
         Ok(())
@@ -168,12 +207,13 @@ impl Receiver {
         Ok(checked)
     }
 
-    /// Whether the sender's newest cut is one of the order that this home shows.
-    fn compare_order(&self, mail: &Mail, seen: Option<Seen>) -> Result<(), Violation> {
-        let Some(seen) = seen else { return Ok(()) };
-        match self.cuts.get(&seen.epoch) {
-            Some(shown) if *shown != seen.cut => Err(Violation::SplitOrder { seq: mail.seq, epoch: seen.epoch }),
-            _ => Ok(()),
+    /// The sender's newest cut should be one of the order that this home shows. What it says of its message's own epoch,
+    /// or a later one, it cannot have known.
+    fn compare_order(&mut self, mail: &Mail, seen: Option<Seen>) {
+        let Some(seen) = seen.filter(|seen| seen.epoch < mail.seq.epoch) else { return };
+        if self.cuts.get(&seen.epoch).is_some_and(|shown| *shown != seen.cut) {
+            let (sender, seq, epoch) = (mail.sender, mail.seq, seen.epoch);
+            self.queue.push_back(Received::ForeignCut { sender, seq, epoch });
         }
     }
 

@@ -13,6 +13,7 @@ use postroad_store::{Read, StoreError};
 use super::{Node, Phase};
 use crate::io::{Held, Output, Report, Time};
 use crate::serve;
+use crate::slices::load_body;
 
 /// Challenges that this node answers in one round of housekeeping: an answer carries a whole slice.
 const MAX_ANSWERS: usize = 4;
@@ -124,9 +125,11 @@ impl Node {
             }
             let parcel = match serve::slice(store, &self.me, &self.config.federation, slice) {
                 Ok(Some(parcel)) => parcel,
-                // One that is damaged is lost like one that is gone.
+                // One that is damaged is lost like one that is gone. What else it takes to hand it out can be mended.
                 Ok(None) | Err(StoreError::Corrupt { .. }) => {
-                    self.hand_in_loss(slice, out);
+                    if !matches!(load_body(slice, &self.me, &self.config.federation, store), Ok(Some(_))) {
+                        self.hand_in_loss(slice, out);
+                    }
                     continue;
                 }
                 Err(error) => return Err(error),

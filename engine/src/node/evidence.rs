@@ -12,7 +12,7 @@ use postroad_protocol::evidence::{
 use postroad_protocol::record::Record;
 use postroad_protocol::state::PendingKey;
 use postroad_protocol::wire::mail::SliceParcel;
-use postroad_protocol::{Digest, NodeId, PublicKey, Signed};
+use postroad_protocol::{Digest, NodeId, PublicKey, Refusal, Signed};
 use postroad_store::{Read, StoreError, prefix_end};
 
 use super::Node;
@@ -27,6 +27,8 @@ use crate::tables::{self, CUTS, SLICES};
 
 /// Of one kind against one node a node builds so much itself; the first convicts as well as the last.
 const ENOUGH: usize = 16;
+/// Headers of an origin behind its last included one that are compared.
+const MAX_AHEAD: u64 = 256;
 /// What was found is remembered, so that it is not built twice.
 const MAX_ACCUSED: usize = 4_096;
 /// A state with more values is not quoted: the evidence would be too large to be passed on.
@@ -55,7 +57,13 @@ impl Node {
 
     /// Keeps evidence; answered once it is durable.
     pub(super) fn keep(&mut self, token: Token, from: PublicKey, evidence: &Evidence, out: &mut Vec<Output>) {
-        let taken = self.evidence.take(evidence, self.ledger.head().epoch, from);
+        let (head, culprit) = (self.ledger.head(), evidence.verdict().culprit);
+        // Keys are free, and what somebody signed who is no node concerns nobody. A node may know of a newer one.
+        let taken = match head.node(&culprit).is_some() || culprit == self.config.federation.sequencer() {
+            true => self.evidence.take(evidence, head.epoch, from),
+            false if head.node(&from).is_some() => Err(Refusal::NotReady),
+            false => Err(Refusal::NotAllowed { reason: format!("{culprit} is no node of this federation") }),
+        };
         let answer = taken.map(|write| {
             if let Some(write) = write {
                 self.persist(vec![write], out);
@@ -90,6 +98,13 @@ impl Node {
 
     /// A header whose signature holds came by.
     pub(super) fn audit(&mut self, header: &Signed<Header>, out: &mut Vec<Output>) {
+        // Only what can come next is remembered: others must not displace it.
+        let Some(origin) = self.ledger.head().node(&header.body.origin) else { return };
+        let last = origin.last_header.map_or(0, |last| last.number);
+        let is_large = header.body.slices.len() as u64 > self.config.federation.params().max_slices;
+        if is_large || header.body.number > last.saturating_add(MAX_AHEAD) {
+            return;
+        }
         if let Some(claim) = self.auditor.header(header) {
             self.accuse(claim, out);
         }

@@ -60,7 +60,16 @@ impl Node {
                 deputies: self.config.deputies.clone(),
             };
             let signed = Signed::sign(body, &self.config.secret, &self.config.federation);
-            self.hand_in_record(Verified::from_own_disk(Record::Node(signed.into_inner())), out);
+            // A sole sequencer settles its own, and must certify nothing that others refuse.
+            match Verified::check(Record::Node(signed.into_inner()), &self.config.federation) {
+                Ok(record) => self.hand_in_record(record, out),
+                Err(error) => {
+                    out.push(Output::Fatal(format!(
+                        "this node's record cannot be settled: {error}; change its configuration"
+                    )));
+                    return;
+                }
+            }
         }
         let body = Start { node: self.me, incarnation: incarnation + 1, nonce: self.config.nonce };
         let signed = Signed::sign(body, &self.config.secret, &self.config.federation);

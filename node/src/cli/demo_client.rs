@@ -218,6 +218,13 @@ async fn receive_all(
                 let message = format!("batch {} of epoch {} is overdue", overdue.position, overdue.epoch);
                 return Err(CliError::unverified("overdue", message, ""));
             }
+            Some(Received::Unsound { index, .. }) => {
+                return Err(CliError::unverified("unsound", format!("entry {index} is no mail"), ""));
+            }
+            Some(Received::ForeignCut { sender, epoch, .. }) => {
+                let message = format!("{sender} knows another cut of epoch {epoch}");
+                return Err(CliError::unverified("foreign-cut", message, ""));
+            }
             Some(Received::Expired { from, to }) => {
                 let message = format!("the entries {from} to {to} have expired");
                 return Err(CliError::unverified("expired", message, ""));

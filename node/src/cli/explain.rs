@@ -252,12 +252,26 @@ pub(super) async fn forgotten(receiver: &Receiver) -> Option<Value> {
     Some(verdict(&evidence))
 }
 
+/// Hands on what an origin was found guilty of.
+pub(super) async fn unsound(receiver: &Receiver, evidence: &Evidence) -> Option<Value> {
+    Explainer::of(receiver.mailbox(), []).ok()?.accuse(evidence).await;
+    Some(verdict(evidence))
+}
+
+/// Whether nodes have two certified cuts of an epoch.
+pub(super) async fn foreign(receiver: &Receiver, epoch: u64) -> Option<Value> {
+    let explainer = Explainer::of(receiver.mailbox(), []).ok()?;
+    let evidence = explainer.split_order(epoch).await?;
+    explainer.accuse(&evidence).await;
+    Some(verdict(&evidence))
+}
+
 /// What a broken word proves, by itself or with what other nodes have seen, for the line that says so; handed to nodes
 /// as well.
 pub(super) async fn proven(receiver: &Receiver, violation: &Violation) -> Vec<Value> {
     let mut proven = receiver.evidence().to_vec();
     let Ok(mut explainer) = Explainer::of(receiver.mailbox(), []) else { return Vec::new() };
-    if let Violation::TwoCuts { epoch } | Violation::SplitOrder { epoch, .. } = violation {
+    if let Violation::TwoCuts { epoch } = violation {
         proven.extend(explainer.split_order(*epoch).await);
     }
     // What the home has shown convicts it once its word on it is final, or another one is.

@@ -19,6 +19,7 @@ pub mod evidence;
 pub mod explain;
 pub mod fsck;
 pub mod genesis;
+mod holes;
 pub mod init;
 mod live;
 pub mod mailbox;

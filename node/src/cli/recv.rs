@@ -1,6 +1,5 @@
 //! `postroad recv`: verified messages in order. What was written out, and only that, is acknowledged.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,14 +13,12 @@ use serde_json::{Value, json};
 
 use super::client_side::{base64, time_text, usage};
 use super::explain;
+use super::holes::Holes;
 use super::output::{CliError, Output};
 use super::watch;
 
 /// Written lines after which they are acknowledged in any case.
 const ACKNOWLEDGE_EVERY: usize = 256;
-
-/// Missing messages that are asked about again at once, when the home's word has become final.
-const MAX_OPEN: usize = 4;
 
 /// Arguments of `postroad recv`.
 #[derive(Debug, clap::Args)]
@@ -110,11 +107,7 @@ async fn receive(
 
 async fn read(receiver: &mut Receiver, args: &Args, output: &Output) -> Result<Result<(), CliError>, ClientError> {
     let mut written = 0;
-    // What is missing, and not explained for good.
-    let mut open: BTreeMap<(MailboxId, u64), Seq> = BTreeMap::new();
-    for (sender, hole) in receiver.holes() {
-        open.extend(hole.hint.map(|(number, place)| ((sender, number), place.seq)));
-    }
+    let mut holes = Holes::default();
     loop {
         // Acknowledging costs a disk sync, so it waits until there is a pause, or many lines are out.
         let ready = if written < ACKNOWLEDGE_EVERY { receiver.next().now_or_never() } else { None };
@@ -134,31 +127,30 @@ async fn read(receiver: &mut Receiver, args: &Args, output: &Output) -> Result<R
             receiver.correspond_alone().await?;
         }
         let mut verdict = None;
+        // Who changes nothing asks nobody.
         match &received {
+            _ if args.no_ack => {}
             Received::Gap { sender, hole } => {
                 if let Some((number, place)) = hole.hint {
-                    open.insert((*sender, number), place.seq);
                     verdict = explain::missing(receiver, sender, number, place.seq).await;
+                    holes.follow(receiver);
+                    if verdict.as_ref().is_some_and(is_last) {
+                        holes.explained(&(*sender, number));
+                    }
                 }
             }
-            Received::GapClosed { sender, from, to, .. } => {
-                open.retain(|(of, number), _| of != sender || !(*from..=*to).contains(number));
-            }
             Received::Expired { .. } => verdict = explain::forgotten(receiver).await,
+            Received::Unsound { evidence, .. } => verdict = explain::unsound(receiver, evidence).await,
+            Received::ForeignCut { epoch, .. } => verdict = explain::foreign(receiver, *epoch).await,
             // The home's word is final now: what it lacks, it lacks for good.
             Received::Settled { is_final: true, .. } => {
-                for ((sender, number), seq) in open.clone().into_iter().take(MAX_OPEN) {
-                    let Some(found) = explain::missing(receiver, &sender, number, seq).await else { continue };
-                    if found["conclusion"] == "guilty" || found["conclusion"] == "refused" {
-                        open.remove(&(sender, number));
-                        let line = json!({
-                            "type": "gap-explained", "from": sender.to_string(), "number": number, "verdict": found,
-                        });
-                        let plain =
-                            format!("what became of number {number} of {sender}: {}", line["verdict"]["reason"]);
-                        if let Err(error) = output.emit(&line, &plain) {
-                            return Ok(Err(error));
-                        }
+                holes.follow(receiver);
+                for (name, seq) in holes.due() {
+                    let found = explain::missing(receiver, &name.0, name.1, seq).await;
+                    let Some(found) = found.filter(is_last) else { continue };
+                    holes.explained(&name);
+                    if let Err(error) = tell_explained(name, found, output) {
+                        return Ok(Err(error));
                     }
                 }
             }
@@ -167,13 +159,25 @@ async fn read(receiver: &mut Receiver, args: &Args, output: &Output) -> Result<R
         if let Err(error) = write(&received, verdict, receiver, args, output) {
             return Ok(Err(error));
         }
-        written += 1;
+        // It is no mail, and nothing waits for it to be acknowledged.
+        written += usize::from(!matches!(received, Received::Settled { .. }));
     }
     if !args.no_ack {
         receiver.acknowledge().await?;
         receiver.correspond_alone().await?;
     }
     Ok(Ok(()))
+}
+
+/// Whether what was found of a missing message will not change.
+fn is_last(found: &Value) -> bool {
+    found["conclusion"] == "guilty" || found["conclusion"] == "refused"
+}
+
+fn tell_explained((sender, number): (MailboxId, u64), found: Value, output: &Output) -> Result<(), CliError> {
+    let plain = format!("what became of number {number} of {sender}: {}", found["reason"].as_str().unwrap_or_default());
+    let line = json!({ "type": "gap-explained", "from": sender.to_string(), "number": number, "verdict": found });
+    output.emit(&line, &plain)
 }
 
 fn write(
@@ -234,6 +238,21 @@ fn write(
                 ),
             )
         }
+        Received::Unsound { index, evidence } => output.emit(
+            &json!({ "type": "unsound", "index": index, "verdict": verdict }),
+            &format!(
+                "entry {index} is no mail: its origin {} is guilty of {}",
+                evidence.verdict().culprit,
+                evidence.verdict().fault
+            ),
+        ),
+        Received::ForeignCut { sender, seq, epoch } => output.emit(
+            &json!({
+                "type": "foreign-cut", "from": sender.to_string(), "seq": seq.to_string(), "epoch": epoch,
+                "verdict": verdict,
+            }),
+            &format!("{sender} says, in {seq}, that it knows another cut of epoch {epoch} than this home has shown"),
+        ),
         Received::Expired { from, to } => output.emit(
             &json!({ "type": "expired", "from": from, "to": to, "verdict": verdict }),
             &format!("expired: the home has forgotten the entries {from} to {to} of this mailbox"),

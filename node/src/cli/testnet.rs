@@ -124,6 +124,17 @@ async fn serve(plan: &Plan, children: &mut Vec<Child>, output: &Output) -> Resul
     // Programs, files and pipes get the lines alone.
     let federation = crate::config::read_genesis(&record.genesis)?;
     let mut verdicts = Verdicts::new(of_record(&record)?, federation, &plan.dir)?;
+    // In a task of its own, so that nothing that a node says interrupts a question.
+    let (tell_verdict, mut verdict) = mpsc::channel(MAX_SAID);
+    tokio::spawn(async move {
+        loop {
+            let found = verdicts.next().await;
+            let failed = found.is_err();
+            if tell_verdict.send(found).await.is_err() || failed {
+                return;
+            }
+        }
+    });
     let mut live = live::draws(output).then(|| Live::new(of_record(&record)?, LOOK, output)).transpose()?;
     let (said, mut says) = mpsc::channel(MAX_SAID);
     for (place, child) in children.iter_mut().enumerate() {
@@ -143,7 +154,7 @@ async fn serve(plan: &Plan, children: &mut Vec<Child>, output: &Output) -> Resul
                 shown?;
                 continue;
             }
-            found = verdicts.next() => {
+            Some(found) = verdict.recv() => {
                 for (line, plain) in found? {
                     match &mut live {
                         Some(live) => live.aside(|| output.emit(&line, &plain))?,

@@ -101,7 +101,6 @@ pub(super) fn violation(violation: &Violation) -> Value {
         Violation::BelowSettled { seq, below_epoch, below_position } => {
             json!({ "seq": seq.to_string(), "below_epoch": below_epoch, "below_position": below_position })
         }
-        Violation::SplitOrder { seq, epoch } => json!({ "seq": seq.to_string(), "epoch": epoch }),
     };
     line["type"] = "violation".into();
     line["code"] = violation.code().into();

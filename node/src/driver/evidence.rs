@@ -26,8 +26,10 @@ use super::streams::StreamError;
 const PER_MINUTE: u64 = 120;
 /// Peers whose rates are remembered; with more, all begin anew.
 const MAX_PEERS: usize = 4_096;
-/// Claims that are judged at the same time: of nodes, and of strangers.
-const TURNS: (usize, usize) = (2, 1);
+/// Claims that are judged at the same time: of nodes, of strangers, and what this node has found itself.
+const TURNS: (usize, usize, usize) = (2, 1, 1);
+/// Ids that are remembered of what another node has, at most.
+const MAX_HAS: usize = 65_536;
 /// How long a claim waits for its turn, and its evidence until it is on disk.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// How long another node has to answer.
@@ -42,12 +44,12 @@ const PAGE_BYTES: usize = 1 << 20;
 pub(super) struct Desk {
     began: Instant,
     rates: Mutex<BTreeMap<NodeId, Rate>>,
-    turns: (Semaphore, Semaphore),
+    turns: (Semaphore, Semaphore, Semaphore),
 }
 
 impl Default for Desk {
     fn default() -> Desk {
-        let turns = (Semaphore::new(TURNS.0), Semaphore::new(TURNS.1));
+        let turns = (Semaphore::new(TURNS.0), Semaphore::new(TURNS.1), Semaphore::new(TURNS.2));
         Desk { began: Instant::now(), rates: Mutex::default(), turns }
     }
 }
@@ -95,9 +97,14 @@ pub(super) async fn accuse(shared: &Shared, from: NodeId, claim: Claim) -> Resul
 
 /// Judges a claim, when it is its turn.
 async fn judge(shared: &Shared, from: NodeId, claim: Claim) -> Result<Result<Evidence, ClaimError>, Refusal> {
-    let is_node = from == shared.me || shared.view.borrow().head.node(&from).is_some();
-    let turns = if is_node { &shared.desk.turns.0 } else { &shared.desk.turns.1 };
-    let turn = tokio::time::timeout(PATIENCE, turns.acquire()).await;
+    let Desk { turns: (of_nodes, of_strangers, own), .. } = &*shared.desk;
+    // What this node has found nobody finds again: it waits for as long as it takes.
+    let (turns, patience) = match shared.view.borrow().head.node(&from) {
+        _ if from == shared.me => (own, Duration::MAX),
+        Some(_) => (of_nodes, PATIENCE),
+        None => (of_strangers, PATIENCE),
+    };
+    let turn = tokio::time::timeout(patience, turns.acquire()).await;
     let _turn = turn.map_err(|_| Refusal::Busy)?.map_err(stopping)?;
     let federation = shared.federation.clone();
     let judged = shared.offload(move || Evidence::new(claim, &federation)).await;
@@ -187,6 +194,9 @@ async fn take_over(shared: &Shared, node: NodeId) -> Result<BTreeSet<Digest>, St
             has.insert(id);
             if shared.view.borrow().evidence.contains_key(&id) {
                 continue;
+            }
+            if has.len() >= MAX_HAS || !shared.desk.admits(&node) {
+                return Ok(has);
             }
             match judge(shared, node, filed.claim).await {
                 Ok(Ok(evidence)) => {

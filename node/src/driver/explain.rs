@@ -28,8 +28,9 @@ pub(super) async fn explain(
     mailbox: MailboxId,
     seq: Seq,
 ) -> Result<(Explanation, Vec<Member>), Refusal> {
-    let _permit = permit(shared)?;
     let view = shared.view.borrow().clone();
+    let is_known = view.head.node(&asker).is_some() || view.head.mailbox(&asker).is_some();
+    let _permit = permit(shared, is_known)?;
     let task = shared.clone();
     let (state, cut) = (view.head.clone(), view.head_cut.clone());
     let read = shared.offload(move || {
@@ -41,7 +42,11 @@ pub(super) async fn explain(
     if explanation.home() == Some(shared.me)
         && let Some(attested) = view.last_final
     {
-        explanation.log = log_word(shared, &explanation, &attested).await?.map(Box::new);
+        let word = log_word(shared, &explanation, &attested).await?;
+        // Whom the message does not concern learns whether it is there, and nothing of its neighbours.
+        let concerned = asker == mailbox || view.head.node(&asker).is_some() || explanation.disclosed.is_some();
+        let word = word.filter(|word| concerned || matches!(word.found, Found::Entry(_)));
+        explanation.log = word.map(Box::new);
     }
     // A slice for this node that it did not take, because the batch says something else.
     if explanation.home() == Some(shared.me)
@@ -100,13 +105,17 @@ fn listeners(state: &State, explanation: &Explanation) -> Vec<Member> {
 
 /// The header that made an attestation final.
 pub(super) async fn anchored(shared: &Shared, node: NodeId, number: Option<u64>) -> Result<Option<Anchor>, Refusal> {
-    let _permit = permit(shared)?;
+    let _permit = permit(shared, true)?;
     let (task, state) = (shared.clone(), shared.view.borrow().head.clone());
     let read =
         shared.offload(move || explain::anchored(&task.store.snapshot()?, &state, &task.federation, &node, number));
     read.await.ok_or(Refusal::NotReady)?.map_err(unreadable)
 }
 
-fn permit(shared: &Shared) -> Result<SemaphorePermit<'_>, Refusal> {
+/// Strangers leave a place for those whom it may concern.
+fn permit(shared: &Shared, is_known: bool) -> Result<SemaphorePermit<'_>, Refusal> {
+    if !is_known && shared.explaining.available_permits() <= MAX_EXPLAINING / 2 {
+        return Err(Refusal::Busy);
+    }
     shared.explaining.try_acquire().map_err(|_| Refusal::Busy)
 }

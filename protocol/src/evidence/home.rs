@@ -230,6 +230,11 @@ impl WrongEntry {
                 }
             }
             Wrong::Other(included, entry) => {
+                // A message may name a recipient twice, which its origin alone sees and refuses. So a home answers for
+                // the own payload that its slice holds, not for one that the message holds as well.
+                if matches!(**entry, Entry::OtherOwn(..)) {
+                    return Err(malformed("what the own payload is the slice says"));
+                }
                 stands(included)?;
                 entry.contradicts(included.header(), &self.mailbox, &as_leaf, federation)?;
             }

@@ -35,6 +35,7 @@ impl Equivocation {
     pub(super) fn judge(&self, federation: &Federation) -> Result<Verdict, ClaimError> {
         let (first, second) = (&self.first.body, &self.second.body);
         for header in [&self.first, &self.second] {
+            within_limits(&header.body, federation)?;
             header.verify(federation)?;
         }
         if first.origin != second.origin || first.number != second.number {
@@ -46,6 +47,14 @@ impl Equivocation {
         }
         Ok(Verdict::new(Fault::Equivocation, first.origin, first.routing_epoch))
     }
+}
+
+/// A header that no cut has included may have any size; one that could be included has not.
+fn within_limits(header: &Header, federation: &Federation) -> Result<(), ClaimError> {
+    if header.slices.len() as u64 > federation.params().max_slices {
+        return Err(VerifyError::malformed("header", "more slices than genesis allows").into());
+    }
+    Ok(())
 }
 
 /// A mailbox's home as of an epoch, from a proof of that or a later epoch: it has lived there since.
@@ -180,6 +189,7 @@ impl Entry {
 
 impl BadSlice {
     pub(super) fn judge(&self, federation: &Federation) -> Result<Verdict, ClaimError> {
+        within_limits(&self.header.body, federation)?;
         self.header.verify(federation)?;
         let header = &self.header.body;
         let malformed = |reason| VerifyError::malformed("bad slice", reason);
@@ -219,7 +229,8 @@ impl Forgery {
                 if proof.verify(&body.sender, federation)?.epoch < header.routing_epoch {
                     return Err(VerifyError::malformed("home proof", "it is of an earlier epoch").into());
                 }
-                proof.value.as_ref().is_none_or(|value| value.since > header.routing_epoch)
+                // Who is registered stays so. Since when it lives at its home says nothing of that.
+                proof.value.is_none()
             }
             None => {
                 body.via != header.origin

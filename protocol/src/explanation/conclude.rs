@@ -277,12 +277,7 @@ impl Explanation {
                         let entry = Entry::Other(Box::new(it.message.clone()));
                         say(Wrong::Other(Box::new(included.clone()), Box::new(entry)));
                     }
-                    (Some(it), _) if it.recipient.own != own => {
-                        let (message, recipient) = (Box::new(it.message.clone()), Box::new(it.recipient.clone()));
-                        let entry = Entry::OtherOwn(message, recipient);
-                        say(Wrong::Other(Box::new(included.clone()), Box::new(entry)));
-                    }
-                    (None, Some(slice))
+                    (_, Some(slice))
                         if self.leaf().is_none_or(|(_, leaf)| (leaf.message, leaf.own) != (message, own)) =>
                     {
                         let slice = Some(Box::new(slice.clone()));

@@ -6,7 +6,7 @@
 //! [`Explanation::merge`], which believes nothing that does not verify. No single node has to answer: a suspect's silence
 //! leaves a part out, and [`Explanation::conclusion`] says which, and who else could supply it.
 //!
-//! It is no evidence. Where its parts convict somebody, the conclusion holds the [`Evidence`], which verifies alone.
+//! It is no evidence. Where its parts convict somebody, the conclusion holds the evidence, which verifies alone.
 
 mod conclude;
 mod hops;
