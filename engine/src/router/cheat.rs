@@ -80,7 +80,9 @@ impl Sinner {
     ) -> BTreeMap<MailboxId, NodeId> {
         for message in bundles.iter().flat_map(|bundle| &bundle.messages) {
             let away = message.recipients.iter().find(|it| homes.get(&it.mailbox).is_some_and(|home| home != me));
+            // A batch with messages and no slice at all is refused by everybody.
             if let Some(recipient) = away
+                && homes.len() > 1
                 && self.temptation.sins(Sin::Omit, epoch)
             {
                 homes.remove(&recipient.mailbox);
