@@ -8,3 +8,4 @@ pub mod framing;
 pub mod fuzz;
 pub mod reference;
 pub mod sim;
+pub mod sins;

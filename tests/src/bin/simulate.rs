@@ -8,11 +8,13 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use postroad_engine::cheat::Sin;
 use postroad_tests::sim::{Bug, Options, Outcome, Stats, run};
+use postroad_tests::sins;
 use sha2::{Digest as _, Sha256};
 
 const USAGE: &str = "usage: simulate --seeds A..B [--trace] [--jobs N] [--outcomes-only] \
-                     [--bug NAME]";
+                     [--bug NAME] | --sins --seeds A..B [--sin NAME] [--trace] [--jobs N]";
 
 /// In so many seeds everything must have happened.
 const ENOUGH: u64 = 200;
@@ -24,6 +26,9 @@ struct Asked {
     seeds: Range<u64>,
     options: Options,
     jobs: usize,
+    /// Whether somebody sins, and how, if not as the seed says.
+    sins: bool,
+    sin: Option<Sin>,
 }
 
 fn main() -> ExitCode {
@@ -32,42 +37,85 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}\nbugs: {}", bugs.join(", "));
         return ExitCode::from(2);
     };
+    if asked.sins {
+        return sinful(&asked);
+    }
     let mut report = Report::new();
+    in_order(&asked, |seed| run(seed, &asked.options), |outcome| report.outcome(&outcome, &asked));
+    report.finish(asked.options.bug.is_some())
+}
+
+/// Runs all seeds on as many threads as asked, and takes what comes of them in the order of the seeds.
+fn in_order<T: Send>(asked: &Asked, run: impl Fn(u64) -> T + Sync, mut take: impl FnMut(T)) {
     let next = AtomicU64::new(asked.seeds.start);
     thread::scope(|scope| {
         let (sender, outcomes) = mpsc::sync_channel(64);
         for _ in 0..asked.jobs {
-            let (sender, next, asked) = (sender.clone(), &next, &asked);
+            let (sender, next, run) = (sender.clone(), &next, &run);
             // One seed runs on one thread; seeds know nothing of each other.
             scope.spawn(move || {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= asked.seeds.end || sender.send(run(seed, &asked.options)).is_err() {
+                    if seed >= asked.seeds.end || sender.send((seed, run(seed))).is_err() {
                         return;
                     }
                 }
             });
         }
         drop(sender);
-        let mut early: BTreeMap<u64, Outcome> = BTreeMap::new();
+        let mut early = BTreeMap::new();
         let mut due = asked.seeds.start;
-        for outcome in outcomes {
-            early.insert(outcome.seed, outcome);
+        for (seed, outcome) in outcomes {
+            early.insert(seed, outcome);
             while let Some(outcome) = early.remove(&due) {
-                report.outcome(&outcome, &asked);
+                take(outcome);
                 due += 1;
             }
         }
     });
-    report.finish(asked.options.bug.is_some())
+}
+
+/// Runs with sins.
+fn sinful(asked: &Asked) -> ExitCode {
+    let began = Instant::now();
+    let mut report = sins::Report::default();
+    in_order(
+        asked,
+        |seed| sins::run(seed, asked.sin, asked.options.trace),
+        |outcome| {
+            report.add(&outcome);
+            if let Some(failure) = &outcome.failure {
+                let seed = outcome.seed;
+                let sin = asked.sin.map(|sin| format!(" --sin {sin}")).unwrap_or_default();
+                let who: Vec<String> = outcome.trials.iter().map(|trial| trial.cheat.to_string()).collect();
+                println!("seed {seed} ({}): {failure}", who.join(", "));
+                println!(
+                    "  again: cargo run --release -p postroad-tests --bin simulate -- --sins --seeds {seed}..{}{sin} --trace",
+                    seed + 1
+                );
+            }
+        },
+    );
+    println!("{report} rate={:.1}/s", report.seeds as f64 / began.elapsed().as_secs_f64());
+    let never = if asked.sin.is_none() { report.never() } else { Vec::new() };
+    if !never.is_empty() {
+        let never: Vec<&str> = never.iter().map(|sin| sin.name()).collect();
+        println!("never proven: {}", never.join(", "));
+    }
+    if report.failed == 0 && never.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
 fn read_args() -> Option<Asked> {
     let jobs = thread::available_parallelism().map_or(1, usize::from);
-    let mut asked = Asked { seeds: 0..200, options: Options::default(), jobs };
+    let mut asked = Asked { seeds: 0..200, options: Options::default(), jobs, sins: false, sin: None };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
+            "--sins" => asked.sins = true,
+            "--sin" => {
+                let name = args.next()?;
+                asked.sin = Some(Sin::ALL.into_iter().find(|sin| sin.name() == name)?);
+            }
             "--trace" => asked.options.trace = true,
             "--outcomes-only" => asked.options.outcomes_only = true,
             "--jobs" => asked.jobs = args.next()?.parse().ok().filter(|jobs| *jobs > 0)?,

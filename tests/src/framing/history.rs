@@ -17,61 +17,72 @@ use postroad_protocol::record::Record;
 use postroad_protocol::refused::SettledFill;
 use postroad_protocol::slice::SliceIndex;
 use postroad_protocol::state::{HomeProof, PendingKey, State, apply};
-use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Signed, Verified};
+use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Seq, Signed, Verified};
 
 use crate::sim::{Harvest, Story, harvest};
 
 /// A history.
-pub(super) struct History {
-    pub(super) federation: Federation,
+pub(crate) struct History {
+    pub(crate) federation: Federation,
     /// What ended the story before its time.
-    pub(super) cut_short: Option<String>,
-    pub(super) cuts: Vec<Cut>,
+    pub(crate) cut_short: Option<String>,
+    pub(crate) cuts: Vec<Cut>,
     /// The state after each epoch; the first is genesis.
-    pub(super) states: Vec<State>,
+    pub(crate) states: Vec<State>,
+    places: BTreeMap<Digest, (u64, usize)>,
     /// Of the headers of each cut.
     orders: Vec<Vec<HeaderProof>>,
     /// All headers that were ever signed, included or not.
-    pub(super) batches: Vec<Batch>,
+    pub(crate) batches: Vec<Batch>,
+    /// Those that are not routed as the directory says.
+    pub(crate) bent: Vec<Batch>,
     /// Those of `batches` that a cut has.
-    pub(super) included: Vec<usize>,
+    pub(crate) included: Vec<usize>,
     /// Batches of one origin and number: what a node that forgot has signed again.
-    pub(super) twins: Vec<(usize, usize)>,
-    pub(super) views: Vec<View>,
+    pub(crate) twins: Vec<(usize, usize)>,
+    pub(crate) views: Vec<View>,
     /// Views whose attestation is final.
-    pub(super) anchored: Vec<usize>,
+    pub(crate) anchored: Vec<usize>,
     logs: BTreeMap<Digest, (Log, Vec<LogLeaf>)>,
-    pub(super) fills: BTreeMap<PendingKey, SettledFill>,
+    pub(crate) fills: BTreeMap<PendingKey, SettledFill>,
     /// What homes signed for slices of theirs, whether or not a cut has settled it.
-    pub(super) own_receipts: BTreeMap<PendingKey, Receipt>,
-    pub(super) losses: Vec<(u64, Signed<Lost>)>,
-    pub(super) mailboxes: Vec<MailboxId>,
-    pub(super) nodes: Vec<NodeId>,
+    pub(crate) own_receipts: BTreeMap<PendingKey, Receipt>,
+    pub(crate) losses: Vec<(u64, Signed<Lost>)>,
+    pub(crate) mailboxes: Vec<MailboxId>,
+    pub(crate) nodes: Vec<NodeId>,
 }
 
 /// A signed header and its batch.
-pub(super) struct Batch {
-    pub(super) header: Signed<Header>,
-    pub(super) digest: Digest,
-    pub(super) bundles: Vec<Bundle>,
+pub(crate) struct Batch {
+    pub(crate) header: Signed<Header>,
+    pub(crate) digest: Digest,
+    pub(crate) bundles: Vec<Bundle>,
     routed: Routed,
+    /// Whether it is routed as the directory says.
+    pub(crate) is_lawful: bool,
     /// In the order of the header's slices.
-    pub(super) slices: Vec<SliceIndex>,
+    pub(crate) slices: Vec<SliceIndex>,
     /// Epoch and position, if a cut has it.
-    pub(super) place: Option<(u64, usize)>,
+    pub(crate) place: Option<(u64, usize)>,
 }
 
 /// An attestation, and where it is final.
-pub(super) struct View {
-    pub(super) said: Arc<AttestedView>,
-    pub(super) anchor: Option<Anchor>,
+pub(crate) struct View {
+    pub(crate) said: Arc<AttestedView>,
+    pub(crate) anchor: Option<Anchor>,
 }
 
 impl History {
     /// Tells a story and makes it ready.
-    pub(super) fn of(story: &Story) -> History {
-        let Harvest { federation, cuts, headers, batches: bundles, attestations, logs, receipts, violation } =
-            harvest(story);
+    pub(crate) fn of(story: &Story) -> History {
+        let mut history = History::told(harvest(story));
+        history.cut_short = history.cut_short.map(|violation| format!("{story:?}: {violation}"));
+        history
+    }
+
+    /// Makes it ready.
+    pub(crate) fn told(harvest: Harvest) -> History {
+        let Harvest { federation, cuts, headers, batches: bundles, attestations, logs, receipts, violation } = harvest;
         let mut states = vec![State::genesis(&federation)];
         let mut checked = Vec::new();
         for cut in cuts {
@@ -99,14 +110,15 @@ impl History {
                 let bundles = bundles.get(&digest)?.clone();
                 let routing = states.get(header.body.routing_epoch as usize)?;
                 let routed = route(&bundles, federation.id(), |mailbox| routing.home(mailbox));
-                (routed.slices == header.body.slices).then_some(())?;
+                let is_lawful = routed.slices == header.body.slices;
                 let index = |body: &postroad_protocol::slice::SliceBody| {
                     body.index(header.body.entries.bundles, federation.id()).ok()
                 };
                 let slices = routed.bodies.iter().map(index).collect::<Option<_>>()?;
-                Some(Batch { place: places.get(&digest).copied(), digest, bundles, slices, routed, header })
+                Some(Batch { place: places.get(&digest).copied(), digest, bundles, slices, routed, is_lawful, header })
             })
             .collect();
+        let (batches, bent): (Vec<_>, Vec<_>) = batches.into_iter().partition(|batch| batch.is_lawful);
         let included = (0..batches.len()).filter(|at| batches[*at].place.is_some()).collect();
         let mut slots: BTreeMap<(NodeId, u64), Vec<usize>> = BTreeMap::new();
         for (at, batch) in batches.iter().enumerate() {
@@ -144,11 +156,13 @@ impl History {
         let mailboxes = last.mailboxes().map(|(mailbox, _)| *mailbox).collect();
         let nodes = last.nodes().map(|(node, _)| *node).collect();
         History {
-            cut_short: violation.map(|violation| format!("{story:?}: {violation}")),
+            cut_short: violation.map(|violation| violation.to_string()),
             federation,
+            places,
             cuts,
             orders,
             batches,
+            bent,
             included,
             twins,
             views,
@@ -163,33 +177,59 @@ impl History {
         }
     }
 
-    pub(super) fn last_epoch(&self) -> u64 {
+    pub(crate) fn last_epoch(&self) -> u64 {
         self.cuts.len() as u64
     }
 
-    pub(super) fn certified(&self, epoch: u64) -> Option<&CertifiedCut> {
+    pub(crate) fn certified(&self, epoch: u64) -> Option<&CertifiedCut> {
         Some(&self.cuts.get(epoch.checked_sub(1)? as usize)?.certified)
     }
 
     /// A batch's header in its cut.
-    pub(super) fn included(&self, batch: &Batch) -> Option<Included> {
+    pub(crate) fn included(&self, batch: &Batch) -> Option<Included> {
         let (epoch, at) = batch.place?;
         let order = self.orders[epoch as usize - 1][at].clone();
         Some(Included { cut: self.certified(epoch)?.clone(), order })
     }
 
+    /// Where the header of this digest stands.
+    pub(crate) fn place(&self, digest: &Digest) -> Option<(u64, usize)> {
+        self.places.get(digest).copied()
+    }
+
+    /// Whether a header is the one that its origin wrote down.
+    pub(crate) fn is_written(&self, digest: &Digest) -> bool {
+        self.batches.iter().chain(&self.bent).any(|batch| batch.digest == *digest)
+    }
+
+    /// Whether every header of an origin with this routing epoch is in a cut, and there is one.
+    pub(crate) fn included_of(&self, origin: &NodeId, routing_epoch: u64) -> bool {
+        let of =
+            |batch: &&Batch| batch.header.body.origin == *origin && batch.header.body.routing_epoch == routing_epoch;
+        let mut batches = self.batches.iter().chain(&self.bent).filter(of).peekable();
+        batches.peek().is_some() && batches.all(|batch| batch.place.is_some())
+    }
+
+    /// The batch with the message of this number, its bundle and its place there.
+    pub(crate) fn message_at(&self, seq: Seq) -> Option<(&Batch, usize, usize)> {
+        let place = Some((seq.epoch, seq.position as usize));
+        let batch = self.batches.iter().chain(&self.bent).find(|batch| batch.place == place)?;
+        let (ordinal, at) = batch.locate(seq.index)?;
+        Some((batch, ordinal, at))
+    }
+
     /// Where a mailbox lives after an epoch.
-    pub(super) fn home(&self, mailbox: &MailboxId, epoch: u64) -> Option<HomeProof> {
+    pub(crate) fn home(&self, mailbox: &MailboxId, epoch: u64) -> Option<HomeProof> {
         Some(self.states.get(epoch as usize)?.prove_home(mailbox, self.certified(epoch)?.clone()))
     }
 
     /// The log that was attested.
-    pub(super) fn log(&self, said: &AttestedLog) -> &[LogLeaf] {
+    pub(crate) fn log(&self, said: &AttestedLog) -> &[LogLeaf] {
         self.logs.get(&said.log.root).map_or(&[], |(_, leaves)| leaves)
     }
 
     /// An entry of a log that was attested.
-    pub(super) fn leaf(&self, said: &AttestedLog, index: usize) -> Option<LeafAt> {
+    pub(crate) fn leaf(&self, said: &AttestedLog, index: usize) -> Option<LeafAt> {
         let (log, leaves) = self.logs.get(&said.log.root)?;
         let path = log.inclusion(index as u64, log.size())?;
         Some(LeafAt { index: index as u64, leaf: *leaves.get(index)?, path })
@@ -197,27 +237,27 @@ impl History {
 }
 
 impl View {
-    pub(super) fn of(&self, mailbox: &MailboxId) -> Attested {
+    pub(crate) fn of(&self, mailbox: &MailboxId) -> Attested {
         let AttestedView { attestation, map, .. } = &*self.said;
         Attested { attestation: attestation.clone(), log: map.get(mailbox).cloned(), proof: map.prove(mailbox) }
     }
 }
 
 impl Batch {
-    pub(super) fn bundle(&self, ordinal: usize) -> BundleAt {
+    pub(crate) fn bundle(&self, ordinal: usize) -> BundleAt {
         let (signed, path) = (self.bundles[ordinal].signed.clone(), self.routed.paths[ordinal].clone());
         BundleAt { ordinal: ordinal as u32, signed, path }
     }
 
     /// The message at an index of a bundle.
-    pub(super) fn message(&self, ordinal: usize, index: usize) -> MessageAt {
+    pub(crate) fn message(&self, ordinal: usize, index: usize) -> MessageAt {
         let digests: Vec<Digest> = self.bundles[ordinal].messages.iter().map(Message::digest).collect();
         let path = message_tree(&digests).path(index);
         MessageAt { bundle: self.bundle(ordinal), index: index as u32, message: digests[index], path }
     }
 
     /// The message at an index of the batch: its bundle and its place there.
-    pub(super) fn locate(&self, index: u64) -> Option<(usize, usize)> {
+    pub(crate) fn locate(&self, index: u64) -> Option<(usize, usize)> {
         let mut index = index as usize;
         for (ordinal, bundle) in self.bundles.iter().enumerate() {
             if index < bundle.messages.len() {
@@ -228,7 +268,7 @@ impl Batch {
         None
     }
 
-    pub(super) fn recipient(&self, ordinal: usize, index: usize, position: usize) -> RecipientAt {
+    pub(crate) fn recipient(&self, ordinal: usize, index: usize, position: usize) -> RecipientAt {
         let message = &self.bundles[ordinal].messages[index];
         let proof = message.disclose().1.swap_remove(position);
         RecipientAt {
@@ -242,12 +282,12 @@ impl Batch {
         }
     }
 
-    pub(super) fn slice(&self, at: usize, mailbox: &MailboxId) -> SliceProof {
+    pub(crate) fn slice(&self, at: usize, mailbox: &MailboxId) -> SliceProof {
         self.slices[at].prove(mailbox)
     }
 
     /// The slice for a node.
-    pub(super) fn slice_for(&self, node: &NodeId) -> Option<usize> {
+    pub(crate) fn slice_for(&self, node: &NodeId) -> Option<usize> {
         self.header.body.slices.iter().position(|slice| slice.destination == *node)
     }
 }

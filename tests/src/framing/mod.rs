@@ -8,8 +8,8 @@
 //!
 //! Combination `n` of a seed is the same whenever it is made, so that one line finds it again.
 
-mod history;
-mod near;
+pub(crate) mod history;
+pub(crate) mod near;
 mod report;
 mod tree;
 

@@ -17,18 +17,18 @@ use super::history::{Batch, History, View};
 use crate::sim::rng::Rng;
 
 /// Puts claims together.
-pub(super) struct Prosecutor<'a> {
+pub(crate) struct Prosecutor<'a> {
     histories: &'a [History],
-    pub(super) rng: Rng,
+    pub(crate) rng: Rng,
 }
 
 impl<'a> Prosecutor<'a> {
-    pub(super) fn new(histories: &'a [History], rng: Rng) -> Prosecutor<'a> {
+    pub(crate) fn new(histories: &'a [History], rng: Rng) -> Prosecutor<'a> {
         Prosecutor { histories, rng }
     }
 
     /// A claim of a kind against somebody, and the place of the history that it is of most of all.
-    pub(super) fn claim(&mut self, fault: Fault) -> Option<(usize, Claim)> {
+    pub(crate) fn claim(&mut self, fault: Fault) -> Option<(usize, Claim)> {
         let at = self.rng.index(self.histories.len());
         let h = self.histories.get(at).filter(|h| !h.cuts.is_empty())?;
         let claim = match fault {

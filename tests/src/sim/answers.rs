@@ -59,7 +59,8 @@ impl World {
         let Some(Reply::Delivery(Some(proof))) = reply else { return Ok(()) };
         let home = self.clients.iter().find(|client| client.id == recipient).map_or(0, |client| client.home);
         if let Err(error) = proof.verify(id, seq, &recipient, &self.ids[home], &self.federation) {
-            return self.broken("verification", format!("a delivery proof: {error}"));
+            let step = self.broken("verification", format!("a delivery proof: {error}"));
+            return self.unless_sinner(home, step);
         }
         self.clients[me].delivered = true;
         self.stats.delivered += 1;
@@ -94,7 +95,10 @@ impl World {
                 self.resend(me);
                 Ok(())
             }
-            ToClient::Answer(counter, answer) => return self.client_answered(me, node, counter, *answer),
+            ToClient::Answer(counter, answer) => {
+                let step = self.client_answered(me, node, counter, *answer);
+                return self.unless_sinner(node, step);
+            }
             ToClient::Cut(cut) => {
                 let verdict = self.checks.order.shown(&id, &cut.header, &federation);
                 self.judge(verdict)?;
@@ -108,11 +112,14 @@ impl World {
                         self.stats.entries += 1;
                         self.stats.late += u64::from(leaf.is_late());
                         let verdict = self.checks.order.appended(&id, before.as_ref(), &leaf);
-                        self.judge(verdict)?;
+                        self.unless_sinner(node, self.judge(verdict))?;
                         let verdict = self.checks.order.placed(&id, placed.seq, placed.id);
                         self.judge(verdict)?;
+                        // An origin that sins may include a bundle twice.
                         let verdict = self.checks.once.came(&id, &placed);
-                        self.judge(verdict)?;
+                        if !self.checks.sinners.contains(&placed.via) {
+                            self.judge(verdict)?;
+                        }
                         let proof = &entry.proof;
                         let (common, own) = (proof.common.clone(), proof.recipient.own.clone());
                         let got = Got { id: placed.id, sender: placed.sender, common, own };
@@ -126,6 +133,10 @@ impl World {
             }
             ToClient::Attested(attested) => {
                 self.stats.attestations += 1;
+                if self.sinners.is(node) {
+                    let digest = attested.attestation.digest(&federation);
+                    self.sinners.shown.insert(digest, (*attested).clone());
+                }
                 client.log.attested(&attested, &federation)
             }
             ToClient::Settled(settled) => {
@@ -144,7 +155,7 @@ impl World {
             }
             ToClient::Refused(refusal) => Err(refusal.to_string()),
         };
-        result.or_else(|what| self.broken("verification", format!("client {me} of node {node}: {what}")))
+        result.or_else(|what| self.wrong(me, node, what))
     }
 
     fn acknowledge(&mut self, me: usize, session: usize) {

@@ -60,11 +60,12 @@ impl World {
             Question::Slice(key) => {
                 let found = serve::slice(&self.nodes[to].disk()?, &id, &self.federation, &key);
                 let found = found.or_else(|error| self.broken("store", error.to_string()))?;
+                let found = if self.withholds(to, &key) { None } else { found };
                 let reply = match found {
                     Some(parcel) => Reply::Slice(Box::new(parcel)),
                     None => {
                         // Only a disk that was set back may have forgotten what its node signed for.
-                        if !self.nodes[to].restored {
+                        if !self.nodes[to].restored && !self.sinners.is(to) {
                             let verdict = self.checks.custody.lost(&id, applied, &key);
                             self.judge(verdict)?;
                         }
@@ -200,10 +201,13 @@ impl World {
                     return Ok(());
                 }
                 match (reply, bytes) {
-                    (Some(Reply::Slice(parcel)), Some(bytes)) => {
-                        let held = self.accept(|edge| edge.fetched(*parcel, bytes))?;
-                        self.input(node, Input::Fetched(key, Some(held)));
-                    }
+                    (Some(Reply::Slice(parcel)), Some(bytes)) => match self.edge.fetched((*parcel).clone(), bytes) {
+                        Ok(held) => self.input(node, Input::Fetched(key, Some(held))),
+                        Err(why) => {
+                            self.bent(*parcel, why)?;
+                            self.fetch_next(node, life, key, others);
+                        }
+                    },
                     _ => self.fetch_next(node, life, key, others),
                 }
             }

@@ -82,26 +82,33 @@ pub fn harvest(story: &Story) -> Harvest {
     let mut world = World::told(story.seed, &Options::default(), Some(story));
     let end = world.heals_at + AFTERMATH_MS[usize::from(story.careless)];
     let violation = world.run_until(end);
-    let mut batches = BTreeMap::new();
-    let Some(gathered) = world.gathered.take() else { unreachable!("a story is gathered") };
-    let mut headers: BTreeMap<Digest, Signed<Header>> = BTreeMap::new();
-    let included = gathered.cuts.iter().flat_map(|cut| &cut.body.headers).map(|sealed| &sealed.header);
-    for header in gathered.headers.iter().chain(included) {
-        let digest = header.digest(&world.federation);
-        if let Some(bundles) = world.checks.oracle.bundles(&digest) {
-            batches.insert(digest, bundles.to_vec());
-            headers.insert(digest, header.clone());
+    world.reap(violation)
+}
+
+impl World {
+    /// Everything that was gathered.
+    pub(super) fn reap(mut self, violation: Option<Violation>) -> Harvest {
+        let mut batches = BTreeMap::new();
+        let Some(gathered) = self.gathered.take() else { unreachable!("a story is gathered") };
+        let mut headers: BTreeMap<Digest, Signed<Header>> = BTreeMap::new();
+        let included = gathered.cuts.iter().flat_map(|cut| &cut.body.headers).map(|sealed| &sealed.header);
+        for header in gathered.headers.iter().chain(included) {
+            let digest = header.digest(&self.federation);
+            if let Some(bundles) = self.checks.oracle.bundles(&digest) {
+                batches.insert(digest, bundles.to_vec());
+                headers.insert(digest, header.clone());
+            }
         }
-    }
-    Harvest {
-        federation: world.federation,
-        cuts: gathered.cuts,
-        headers: headers.into_values().collect(),
-        batches,
-        receipts: gathered.receipts,
-        attestations: gathered.attestations,
-        logs: gathered.logs,
-        violation,
+        Harvest {
+            federation: self.federation,
+            cuts: gathered.cuts,
+            headers: headers.into_values().collect(),
+            batches,
+            receipts: gathered.receipts,
+            attestations: gathered.attestations,
+            logs: gathered.logs,
+            violation,
+        }
     }
 }
 

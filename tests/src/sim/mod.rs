@@ -21,6 +21,7 @@ mod node;
 mod outputs;
 pub(crate) mod rng;
 mod sessions;
+mod sinners;
 mod stats;
 mod trace;
 mod world;
@@ -28,6 +29,7 @@ mod world;
 pub use bugs::Bug;
 pub use harvest::{Harvest, Story, harvest};
 pub use invariants::Violation;
+pub(crate) use sinners::{Sinful, Sinners, sin};
 pub use stats::Stats;
 
 /// How to run.

@@ -269,7 +269,13 @@ impl World {
                     }
                     Input::Origin(peer)
                 }
-                AtHolder::Slice(held) => Input::Slice(peer, held),
+                AtHolder::Slice(held) => {
+                    if self.sinners.is(from) {
+                        let header = &held.parcel.header;
+                        self.sinners.faces.insert(header.digest(&self.federation), header.clone());
+                    }
+                    Input::Slice(peer, held)
+                }
                 AtHolder::Resume(name) => Input::Resume(peer, name.slice, name.request),
             },
             Stream::Homeward => match self.accept(|edge| edge.at_origin(bytes))? {
@@ -351,7 +357,7 @@ impl World {
             Output::ToHolder(node, message) => {
                 if let Outward::Slice(parcel) = &*message {
                     let verdict = self.checks.statements.header(&parcel.header, &self.federation, committed);
-                    self.judge(verdict)?;
+                    self.unless_sinner(me, self.judge(verdict))?;
                     self.stats.custody += u64::from(parcel.request.is_some());
                 }
                 if let Some(to) = self.index_of(&node) {
@@ -379,7 +385,7 @@ impl World {
                 match &*message {
                     ToSequencer::Sealed(sealed) => {
                         let verdict = self.checks.statements.sealed(sealed, &id, &self.federation, committed);
-                        self.judge(verdict)?;
+                        self.unless_sinner(me, self.judge(verdict))?;
                     }
                     ToSequencer::Fill(fill) => {
                         let verdict = self.checks.statements.receipt(fill, &id, committed);

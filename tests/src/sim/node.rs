@@ -127,11 +127,16 @@ impl World {
             Ok(transaction) => transaction,
             Err(error) => return self.broken("store", error.to_string()),
         };
-        let (node, outputs) = match Node::open(config, &transaction) {
+        let (mut node, outputs) = match Node::open(config, &transaction) {
             Ok(opened) => opened,
             Err(error) => return self.broken("recovery", format!("node {me} does not open: {error}")),
         };
         stage(&mut transaction, &outputs);
+        if let Some(cheat) = self.sinners.cheat(me)
+            && let Err(error) = node.tempt(cheat, &transaction)
+        {
+            return self.broken("store", error.to_string());
+        }
         let applied = node.head().epoch;
         self.trace.note(self.now, "start", me as u64, applied, &[]);
         self.nodes[me].running = Some(Running {

@@ -4,7 +4,6 @@ use postroad_engine::{Input, Output, Report, tables};
 use postroad_protocol::Signature;
 use postroad_protocol::codec::encode;
 use postroad_protocol::cut::{Cut, Vote, vote};
-use postroad_protocol::evidence::Fault;
 use postroad_protocol::record::Record;
 use postroad_protocol::wire::order::{FromSequencer, ToSequencer};
 
@@ -48,30 +47,23 @@ impl World {
                 let committed = &self.nodes[me].committed;
                 let verdict = self.checks.statements.attestation(&view.attestation, &self.federation, committed);
                 self.judge(verdict)?;
-                let verdict = self.checks.attestations.said(&view, &self.checks.logs, &self.federation);
-                self.judge(verdict)?;
+                if !self.sinners.is(me) {
+                    let verdict = self.checks.attestations.said(&view, &self.checks.logs, &self.federation);
+                    self.judge(verdict)?;
+                }
                 if let Some(running) = self.nodes[me].running.as_mut() {
                     running.view = Some(view);
                 }
                 self.show_attestation(me);
             }
-            // Nobody here lies, whatever fails. A disk that was set back may have lost what its node signed for.
-            Output::Accuse(claim) => {
-                let (fault, accused) = (claim.fault(), claim.accused(&self.federation));
-                match claim.judge(&self.federation) {
-                    Ok(_) if fault == Fault::Loss => {}
-                    judged => {
-                        let what = format!("node {me} accuses {accused} of {fault}: {judged:?}");
-                        return self.broken("accused", what);
-                    }
-                }
-            }
+            Output::Accuse(claim) => self.accused(me, *claim)?,
             Output::Kept(..) => return self.broken("world", "evidence that nobody here handed in"),
             Output::Report(report) => {
                 match &report {
                     Report::Away { .. } => self.stats.aways += 1,
                     Report::Back { .. } => self.stats.backs += 1,
                     Report::Resealed { .. } => self.stats.reseals += 1,
+                    Report::Sinned { epoch, .. } => self.sinned(me, *epoch),
                     Report::Refused { reason, .. } if reason.contains("certified cut is not valid") => {
                         return self.broken("apply", format!("node {me}: {reason}"));
                     }
@@ -155,7 +147,7 @@ impl World {
             {
                 let committed = &self.nodes[origin].committed;
                 let verdict = self.checks.statements.header(&sealed.header, &self.federation, committed);
-                self.judge(verdict)?;
+                self.unless_sinner(origin, self.judge(verdict))?;
             }
         }
         self.stats.fills += cut.body.fills.len() as u64;

@@ -15,6 +15,7 @@ use super::net::{Link, Stream};
 use super::node::SimNode;
 use super::rng::Rng;
 use super::sessions::Session;
+use super::sinners::Sinners;
 use super::stats::Stats;
 use super::trace::Trace;
 use super::{Bug, Options, Outcome};
@@ -73,6 +74,8 @@ pub(super) struct World {
     done: bool,
     /// What is told of it, and what was said in it, where somebody gathers that.
     pub(super) gathered: Option<Gathered>,
+    /// Who cheats, in the runs in which somebody does.
+    pub(super) sinners: Sinners,
 }
 
 impl World {
@@ -165,6 +168,7 @@ impl World {
             healed: false,
             done: false,
             gathered: story.map(|story| Gathered::new(*story)),
+            sinners: Sinners::default(),
         };
         if story.is_some() {
             world.rng = Rng::new(seed);
@@ -223,7 +227,8 @@ impl World {
             Event::Synced { node, life } => self.synced(node, life)?,
             Event::Wake { node, life } => self.wake(node, life),
             Event::Frame { link, generation, from, to, stream, bytes } => {
-                self.frame(link, generation, (from, to), stream, &bytes)?;
+                let step = self.frame(link, generation, (from, to), stream, &bytes);
+                self.unless_sinner(from, step)?;
             }
             Event::Notice { link, generation, node } => self.notice(link, generation, node),
             Event::Redial { link } => self.dial(link)?,

@@ -1,7 +1,7 @@
 //! The federation is indistinguishable from a central server: fed with the bundles in the certified order, the reference
 //! model has in every mailbox what the recipients verified, in the same order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use postroad_protocol::batch::Entries;
 use postroad_protocol::bundle::Bundle;
@@ -88,6 +88,19 @@ impl Oracle {
     /// A recipient verified a message.
     pub(in crate::sim) fn got(&mut self, recipient: MailboxId, seq: Seq, got: Got) {
         self.got.entry(recipient).or_default().insert(seq, got);
+    }
+
+    /// What came to these mailboxes is what the central server has there, in its order; some of it may be missing.
+    pub(in crate::sim) fn finish_in_part(&self, mailboxes: &BTreeSet<MailboxId>) -> Verdict {
+        for mailbox in mailboxes {
+            let mut central = self.central.mailbox(mailbox).iter();
+            for (seq, got) in self.got.get(mailbox).into_iter().flatten() {
+                if !central.any(|delivered| delivered.id == got.id && delivered.common == got.common) {
+                    return broken(NAME, format!("{mailbox:?} has {} at {seq}, where the reference has none", got.id));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The end: every mailbox is what it would be with a central server.

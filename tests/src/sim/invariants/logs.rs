@@ -1,7 +1,7 @@
 //! The logs recompute: every mailbox log is a function of the cuts and of what the batches hold. Here that function is
 //! written once more, without slices, receivers and outboxes, and compared with the rows on the homes' disks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use postroad_engine::tables::{self, DELIVERED, LOGS, LogRow, META};
 use postroad_protocol::attestation::LogLeaf;
@@ -29,6 +29,8 @@ pub(in crate::sim) struct Logs {
     logs: BTreeMap<MailboxId, Vec<LogLeaf>>,
     /// Slices that are ordered and not filled, by destination and header.
     pending: BTreeMap<(NodeId, Digest), Leaves>,
+    /// Mailboxes that an origin may have left out: their logs are not known.
+    doubtful: BTreeSet<MailboxId>,
 }
 
 impl Logs {
@@ -37,6 +39,7 @@ impl Logs {
         &mut self,
         cut: &Cut,
         bundles: impl Fn(&Digest) -> Option<&'b [Bundle]>,
+        sinners: &BTreeSet<NodeId>,
         federation: &Federation,
     ) -> Verdict {
         let epoch = cut.certified.header.epoch;
@@ -64,7 +67,10 @@ impl Logs {
             for (slice, custody) in sealed.header.body.slices.iter().zip(&sealed.custody) {
                 let destination = slice.destination;
                 let leaves = parts.remove(&destination).unwrap_or_default();
-                if leaves.len() as u64 != slice.count {
+                let is_sinner = sinners.contains(&sealed.header.body.origin);
+                if leaves.len() as u64 != slice.count && is_sinner {
+                    self.doubtful.extend(leaves.iter().map(|(mailbox, _)| *mailbox));
+                } else if leaves.len() as u64 != slice.count {
                     return broken(NAME, format!("header {position} of cut {epoch} counts its leaves wrongly"));
                 }
                 let own = |receipt: &&Receipt| receipt.holder() == destination && receipt.item.request.is_none();
@@ -79,7 +85,9 @@ impl Logs {
                     }
                 }
             }
-            if let Some((destination, _)) = parts.first_key_value() {
+            if sinners.contains(&sealed.header.body.origin) {
+                self.doubtful.extend(parts.values().flatten().map(|(mailbox, _)| *mailbox));
+            } else if let Some((destination, _)) = parts.first_key_value() {
                 return broken(NAME, format!("header {position} of cut {epoch} has no slice for {destination:?}"));
             }
         }
@@ -118,6 +126,11 @@ impl Logs {
         &log[..log.partition_point(|leaf| leaf.settled <= epoch)]
     }
 
+    /// Whether an origin may have left a mailbox out.
+    pub(in crate::sim) fn is_doubtful(&self, mailbox: &MailboxId) -> bool {
+        self.doubtful.contains(mailbox)
+    }
+
     /// All logs.
     pub(in crate::sim) fn all(&self) -> impl Iterator<Item = (&MailboxId, &[LogLeaf])> {
         self.logs.iter().map(|(mailbox, log)| (mailbox, log.as_slice()))
@@ -154,7 +167,8 @@ impl Logs {
             let found = found.remove(mailbox).unwrap_or_default();
             let wanted = self.up_to(mailbox, delivered);
             // A node may be ahead of the last cut that was looked at.
-            if !found.starts_with(wanted) || delivered <= self.epoch && found.len() != wanted.len() {
+            let is_known = !self.doubtful.contains(mailbox);
+            if is_known && (!found.starts_with(wanted) || delivered <= self.epoch && found.len() != wanted.len()) {
                 let (found, wanted) = (found.len(), wanted.len());
                 return broken(
                     NAME,

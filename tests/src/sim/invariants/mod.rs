@@ -12,10 +12,11 @@ pub(super) mod once_each;
 pub(super) mod one_order;
 pub(super) mod one_statement;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use postroad_protocol::cut::Cut;
-use postroad_protocol::{Federation, MailboxId};
+use postroad_protocol::{Federation, MailboxId, NodeId};
 
 /// An invariant that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +72,8 @@ pub(super) struct Checks {
     pub(super) custody: custody::Pending,
     pub(super) in_time: in_time::InTime,
     pub(super) no_blame: no_blame::NoBlame,
+    /// Who cheats: what such a node does wrong to its own is not looked at.
+    pub(super) sinners: BTreeSet<NodeId>,
 }
 
 impl Checks {
@@ -86,6 +89,7 @@ impl Checks {
             custody: Default::default(),
             in_time: Default::default(),
             no_blame: Default::default(),
+            sinners: BTreeSet::new(),
         }
     }
 
@@ -94,8 +98,8 @@ impl Checks {
         self.oracle.ordered(cut, federation)?;
         self.chains.ordered(cut, federation)?;
         self.custody.ordered(cut, federation)?;
-        self.no_blame.ordered(cut, |header| self.oracle.bundles(header), federation)?;
-        self.logs.ordered(cut, |header| self.oracle.bundles(header), federation)?;
+        self.no_blame.ordered(cut, |header| self.oracle.bundles(header), &self.sinners, federation)?;
+        self.logs.ordered(cut, |header| self.oracle.bundles(header), &self.sinners, federation)?;
         self.attestations.ordered(&self.logs, federation)?;
         self.in_time.ordered(cut, &self.attestations)
     }

@@ -1,7 +1,7 @@
 //! Nobody honest can be blamed: in what is included, no origin forged, took what had expired, or put one sender's
 //! bundles out of order within one incarnation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use postroad_protocol::bundle::Bundle;
 use postroad_protocol::cut::Cut;
@@ -24,11 +24,15 @@ impl NoBlame {
         &mut self,
         cut: &Cut,
         bundles: impl Fn(&Digest) -> Option<&'b [Bundle]>,
+        sinners: &BTreeSet<NodeId>,
         federation: &Federation,
     ) -> Verdict {
         for sealed in &cut.body.headers {
             let header = &sealed.header.body;
             let origin = header.origin;
+            if sinners.contains(&origin) {
+                continue;
+            }
             for bundle in bundles(&sealed.digest(federation)).unwrap_or_default() {
                 let body = &bundle.signed.body;
                 if body.via != origin {

@@ -107,6 +107,25 @@ impl OnceEach {
         missing
     }
 
+    /// Nothing may be missing of what the honest sent through the honest to the honest.
+    pub(in crate::sim) fn finish_among(
+        &self,
+        mailboxes: &BTreeSet<MailboxId>,
+        sinners: &BTreeSet<MailboxId>,
+    ) -> Verdict {
+        for (id, how) in &self.owed {
+            let Some(sent) = self.sent.get(id).filter(|sent| !sent.copies.iter().any(|(via, _)| sinners.contains(via)))
+            else {
+                continue;
+            };
+            let missing = |recipient: &&MailboxId| !self.came.contains_key(&(**recipient, *id));
+            if let Some(recipient) = sent.recipients.intersection(mailboxes).find(missing) {
+                return broken(NAME, format!("{id} ({how}) never came to {recipient:?}, and no sinner had it"));
+            }
+        }
+        Ok(())
+    }
+
     /// The end: nothing may be missing.
     pub(in crate::sim) fn finish(&self) -> Verdict {
         let missing = self.missing();
