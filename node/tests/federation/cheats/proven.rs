@@ -44,16 +44,13 @@ fn play(sin: &str) -> (Net, Value) {
         if reads_late && sinned.is_some() {
             bob.recv(&[]);
         }
-        for line in scene.net.news() {
-            match line["type"].as_str() {
-                Some("sinned") => sinned = sinned.or(Some(Instant::now())),
-                Some("verdict") => {
-                    assert!(sinned.is_some(), "nobody is named before it sins: {line}");
-                    drop(scene.readers);
-                    return (scene.net, line);
-                }
-                _ => {}
-            }
+        let news = scene.net.news();
+        if news.iter().any(|line| line["type"] == "sinned") {
+            sinned = sinned.or(Some(Instant::now()));
+        }
+        if let Some(line) = news.into_iter().find(|line| line["type"] == "verdict") {
+            drop(scene.readers);
+            return (scene.net, line);
         }
         let late = sinned.map_or(began.elapsed() > 3 * SOON, |sinned| sinned.elapsed() > SOON);
         assert!(!late, "{sin}: no verdict {:?} after the sin", sinned.map(|sinned| sinned.elapsed()));
