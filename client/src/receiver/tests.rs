@@ -482,8 +482,8 @@ async fn what_is_kept_is_this_mailboxs_part_of_an_explanation() {
     assert_eq!(memory.missing(&sender(), 9).unwrap(), None);
 }
 
-#[test]
-fn a_hint_in_a_later_message_says_where_a_missing_one_stands() {
+#[tokio::test]
+async fn a_hint_in_a_later_message_says_where_a_missing_one_stands() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = Bench::new(dir.path(), Keep::CrossChecked);
     bench.arrive([1]);
@@ -494,14 +494,14 @@ fn a_hint_in_a_later_message_says_where_a_missing_one_stands() {
     bench.read(&delivered).unwrap();
     bench.settle();
     let mailbox = bench.receiver.mailbox().clone();
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(bench.news());
+    bench.news().await;
     drop(bench);
     let found = Memory::open(&mailbox).unwrap().missing(&sender(), 2).unwrap();
     assert_eq!(found, Some(Explanation::new(mailbox.address(), seq)));
 }
 
-#[test]
-fn a_broken_word_that_proves_something_is_evidence() {
+#[tokio::test]
+async fn a_broken_word_that_proves_something_is_evidence() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = Bench::new(dir.path(), Keep::CrossChecked);
     bench.arrive(1..=2);
@@ -511,9 +511,13 @@ fn a_broken_word_that_proves_something_is_evidence() {
     let settled = cut.header.epoch;
     let forged =
         Delivered { entry: postroad_protocol::entry::Entry { log_index: 2, settled, proof: proofs.remove(0) }, cut };
-    assert!(bench.read(&[forged]).is_err());
-    let verdict = bench.receiver.evidence()[0].verdict();
-    assert_eq!((verdict.fault, verdict.culprit), (Fault::Forgery, key(2).public()));
+    bench.read(&[forged]).unwrap();
+    let news = bench.news().await;
+    let told = news.iter().find_map(|received| match received {
+        Received::Unsound { index: 2, evidence } => Some((evidence.verdict().fault, evidence.verdict().culprit)),
+        _ => None,
+    });
+    assert_eq!(told, Some((Fault::Forgery, key(2).public())), "{news:?}");
 
     let other = tempfile::tempdir().unwrap();
     let mut bench = Bench::new(other.path(), Keep::CrossChecked);
