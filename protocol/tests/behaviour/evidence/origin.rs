@@ -189,15 +189,19 @@ fn a_sender_that_was_not_registered_when_it_was_routed_is_a_forgery() {
     let epoch = world.include(vec![sealed]).header.epoch;
     let record = world.registration_at(&stranger, 0);
     world.cut(postroad_protocol::cut::CutBody { records: vec![record], ..Default::default() });
-    for at in 1..=3 {
-        let claim = Forgery {
+    let claim = |at| {
+        Claim::Forgery(Box::new(Forgery {
             included: world.included(epoch, 0),
             bundle: world.bundle_at(&batch, 0),
             unregistered: Some(world.home_proof(4, at)),
-        };
-        let judged = Claim::Forgery(Box::new(claim)).judge(&world.federation);
+        }))
+    };
+    for at in 1..=2 {
+        let judged = claim(at).judge(&world.federation);
         assert_eq!(judged.map(|it| it.fault), Ok(Fault::Forgery), "registered in epoch 3, shown by the state of {at}");
     }
+    // Once it is registered, the state does not tell since when.
+    assert_eq!(cleared(&claim(3), &world), Cleared::Signed { sender: stranger.public() });
 }
 
 #[test]
