@@ -3,7 +3,7 @@
 //! Each function gives [`Evidence`], judged, or nothing: what does not convict is not handed on. What a single home
 //! shows to a single client can be enough; where another view is needed, [`crate::explain`] asks for it.
 
-use postroad_protocol::attestation::{Attestation, LogLeaf, MailboxAttestation};
+use postroad_protocol::attestation::{Anchor, Attestation, LogLeaf, MailboxAttestation};
 use postroad_protocol::batch::bundle_leaf;
 use postroad_protocol::cut::CertifiedCut;
 use postroad_protocol::entry::{Entry, EntryProof};
@@ -11,8 +11,7 @@ use postroad_protocol::evidence::{
     Attested, BundleAt, Claim, EarlyExpiry, Entry as Held, Evidence, Forgery, Included, LeafAt, Misordering, SplitLogs,
     SplitOrder, SplitView, Stale, Wrong, WrongEntry,
 };
-use postroad_protocol::explanation::{Disclosed, Explanation};
-use postroad_protocol::state::HomeProof;
+use postroad_protocol::explanation::{Disclosed, Explanation, LogWord};
 use postroad_protocol::{Federation, MailboxId, Seq, Signed};
 
 /// The evidence that a claim is, if it holds.
@@ -36,17 +35,6 @@ pub fn entry(entry: &EntryProof, cut: &CertifiedCut, federation: &Federation) ->
         let forgery = Forgery { included, bundle, unregistered: None };
         judged(Claim::Forgery(Box::new(forgery)), federation)
     })
-}
-
-/// An entry of a sender that was not registered at the routing epoch, as `home` shows.
-pub fn unregistered(
-    entry: &EntryProof,
-    cut: &CertifiedCut,
-    home: HomeProof,
-    federation: &Federation,
-) -> Option<Evidence> {
-    let (included, bundle) = parts(entry, cut);
-    judged(Claim::Forgery(Box::new(Forgery { included, bundle, unregistered: Some(home) })), federation)
 }
 
 /// Two entries of one sender through one origin whose counters do not rise, in any order.
@@ -77,14 +65,29 @@ pub fn served_leaf(entry: &Entry, cut: &CertifiedCut, federation: &Federation) -
     Some(LogLeaf { settled: entry.settled, seq, message: found.message.message, own: found.recipient.own })
 }
 
+/// A home's word on a mailbox's log, and the header that made it final.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FinalWord {
+    attested: Attested,
+    anchor: Anchor,
+}
+
+impl FinalWord {
+    /// Of an attestation; none if it is not final.
+    pub fn of(attestation: &MailboxAttestation) -> Option<FinalWord> {
+        Some(FinalWord { attested: attestation.clone().into(), anchor: attestation.anchor.clone()? })
+    }
+}
+
+impl From<&LogWord> for FinalWord {
+    fn from(word: &LogWord) -> FinalWord {
+        FinalWord { attested: word.attested.clone(), anchor: word.anchor.clone() }
+    }
+}
+
 /// An entry of a finally attested log that is not the message at its number, as `truth` (the entries, from the sender or
 /// the origin, or what the slice holds) shows.
-pub fn wrong_entry(
-    attested: &MailboxAttestation,
-    entry: &LeafAt,
-    truth: &Explanation,
-    federation: &Federation,
-) -> Option<Evidence> {
+pub fn wrong_entry(word: FinalWord, entry: &LeafAt, truth: &Explanation, federation: &Federation) -> Option<Evidence> {
     let included = Box::new(truth.included.clone()?);
     let found = truth.disclosed.as_ref();
     let wrong = match found {
@@ -96,40 +99,28 @@ pub fn wrong_entry(
             Wrong::NotAddressed(included, truth.slice.clone().map(Box::new), home)
         }
     };
-    wrong_in(truth.mailbox, attested, entry, wrong, federation)
+    wrong_in(truth.mailbox, word, entry, wrong, federation)
 }
 
 /// Two entries that stand next to each other in a finally attested log, the later not after the earlier in log order.
 pub fn out_of_order(
     mailbox: MailboxId,
-    attested: &MailboxAttestation,
+    word: FinalWord,
     entry: &LeafAt,
     next: &LeafAt,
     federation: &Federation,
 ) -> Option<Evidence> {
-    wrong_in(mailbox, attested, entry, Wrong::Order(Box::new(next.clone())), federation)
-}
-
-/// An entry of a finally attested log at whose position its cut has no header.
-pub fn no_header(
-    mailbox: MailboxId,
-    attested: &MailboxAttestation,
-    entry: &LeafAt,
-    cut: CertifiedCut,
-    federation: &Federation,
-) -> Option<Evidence> {
-    wrong_in(mailbox, attested, entry, Wrong::NoHeader(Box::new(cut)), federation)
+    wrong_in(mailbox, word, entry, Wrong::Order(Box::new(next.clone())), federation)
 }
 
 fn wrong_in(
     mailbox: MailboxId,
-    attestation: &MailboxAttestation,
+    word: FinalWord,
     entry: &LeafAt,
     wrong: Wrong,
     federation: &Federation,
 ) -> Option<Evidence> {
-    let anchor = attestation.anchor.clone()?;
-    let (attested, entry) = (attestation.clone().into(), entry.clone());
+    let (FinalWord { attested, anchor }, entry) = (word, entry.clone());
     judged(Claim::WrongEntry(Box::new(WrongEntry { mailbox, attested, anchor, entry, wrong })), federation)
 }
 
@@ -137,13 +128,12 @@ fn wrong_in(
 /// the entry names.
 pub fn early_expiry(
     mailbox: MailboxId,
-    attestation: &MailboxAttestation,
+    word: FinalWord,
     entry: &LeafAt,
     settled: CertifiedCut,
     federation: &Federation,
 ) -> Option<Evidence> {
-    let anchor = attestation.anchor.clone()?;
-    let (attested, entry) = (attestation.clone().into(), entry.clone());
+    let (FinalWord { attested, anchor }, entry) = (word, entry.clone());
     judged(Claim::EarlyExpiry(Box::new(EarlyExpiry { mailbox, attested, anchor, entry, settled })), federation)
 }
 

@@ -75,26 +75,30 @@ fn attestations_that_contradict_each_other_convict_their_home() {
     assert_eq!(split_logs(mailbox, (&honest, None), (&grown, None), &federation), None);
 }
 
+fn word(attestation: &MailboxAttestation) -> FinalWord {
+    FinalWord::of(attestation).expect("it is final")
+}
+
 #[test]
 fn a_final_log_in_another_order_or_of_other_messages_convicts_its_home() {
     let (mut order, federation) = (Order::new(), federation());
     let mailbox = key(7).public();
     let (one, two) = (order.deliver(&["one"]).remove(0), order.deliver(&["two"]).remove(0));
     let (honest, entries) = attested(&mut order, &[leaf(&one), leaf(&two)]);
-    assert_eq!(out_of_order(mailbox, &honest, &entries[0], &entries[1], &federation), None);
+    assert_eq!(out_of_order(mailbox, word(&honest), &entries[0], &entries[1], &federation), None);
     let (swapped, wrong) = attested(&mut order, &[leaf(&two), leaf(&one)]);
-    let found = out_of_order(mailbox, &swapped, &wrong[0], &wrong[1], &federation);
+    let found = out_of_order(mailbox, word(&swapped), &wrong[0], &wrong[1], &federation);
     assert_eq!(verdict(found), (Fault::WrongEntry, HOME));
 
     let mut truth = Explanation::new(mailbox, leaf(&one).seq);
     truth.included = Some(parts(&one.entry.proof, &one.cut).0);
     truth.disclosed = Disclosed::of(&one.entry.proof).ok().map(Box::new);
-    assert_eq!(wrong_entry(&honest, &entries[0], &truth, &federation), None);
+    assert_eq!(wrong_entry(word(&honest), &entries[0], &truth, &federation), None);
     let mut altered = one.clone();
     altered.entry.proof.recipient.own = b"something else".to_vec();
     assert_ne!(leaf(&altered), leaf(&one), "the home has to attest what it serves, or contradict itself");
     let (lie, entries) = attested(&mut order, &[leaf(&altered), leaf(&two)]);
-    assert_eq!(verdict(wrong_entry(&lie, &entries[0], &truth, &federation)), (Fault::WrongEntry, HOME));
+    assert_eq!(verdict(wrong_entry(word(&lie), &entries[0], &truth, &federation)), (Fault::WrongEntry, HOME));
 }
 
 #[test]
@@ -104,7 +108,7 @@ fn forgetting_before_its_time_convicts_a_home() {
     let entry =
         LeafAt { index: 0, leaf: leaf(&one), path: Frontier::new().inclusion_after(&[leaf(&one).hash()], 0).unwrap() };
     let claim = |attestation: &MailboxAttestation| {
-        early_expiry(key(7).public(), attestation, &entry, one.cut.clone(), &federation)
+        early_expiry(key(7).public(), FinalWord::of(attestation)?, &entry, one.cut.clone(), &federation)
     };
     let kept = order.attest();
     assert_eq!(claim(&order.anchor(kept)), None);

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use postroad_protocol::attestation::{Attestation, LogLeaf};
-use postroad_protocol::evidence::{Claim, EarlyExpiry, Evidence, SplitView, Wrong, WrongEntry};
+use postroad_protocol::evidence::{Claim, Evidence, SplitView};
 use postroad_protocol::explanation::{Conclusion, Explanation, Found, LogWord};
 use postroad_protocol::genesis::Member;
 use postroad_protocol::refused::SettledFill;
@@ -188,19 +188,15 @@ impl Explainer {
         }
         let is_first = one_entry.index < other_entry.index;
         let (entry, next) = if is_first { (one_entry, other_entry) } else { (other_entry, one_entry) };
-        let (attested, anchor) = (one.attested.clone(), one.anchor.clone());
-        let (entry, wrong) = (entry.clone(), Wrong::Order(Box::new(next.clone())));
-        let claim = WrongEntry { mailbox, attested, anchor, entry, wrong };
-        accuse::judged(Claim::WrongEntry(Box::new(claim)), &self.federation)
+        accuse::out_of_order(mailbox, one.into(), entry, next, &self.federation)
     }
 
     /// Whether the home of `mailbox` has attested, finally, that it forgot the entry with this leaf before its time.
     pub async fn early_expiry(&mut self, mailbox: MailboxId, leaf: &LogLeaf) -> Option<Evidence> {
         let word = self.explain(Explanation::new(mailbox, leaf.seq)).await.log?;
-        let Found::Entry(entry) = word.found else { return None };
+        let Found::Entry(entry) = &word.found else { return None };
         let settled = self.cuts_of(entry.leaf.settled).await.into_iter().next()?.certified;
-        let claim = EarlyExpiry { mailbox, attested: word.attested, anchor: word.anchor, entry, settled };
-        accuse::judged(Claim::EarlyExpiry(Box::new(claim)), &self.federation)
+        accuse::early_expiry(mailbox, (&*word).into(), entry, settled, &self.federation)
     }
 
     /// Hands evidence to nodes other than the culprit, which hand it on; whether one of them keeps it now.
