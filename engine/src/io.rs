@@ -7,6 +7,7 @@ use postroad_protocol::block_list::BlockList;
 use postroad_protocol::bundle::Bundle;
 use postroad_protocol::cut::Cut;
 use postroad_protocol::evidence::{Claim, Evidence, Verdict};
+use postroad_protocol::moving::{HandoffRequest, MoveStatus};
 use postroad_protocol::receipt::{CustodyRequest, Fill, Receipt, Sealed};
 use postroad_protocol::record::{OwnerSigned, Record};
 use postroad_protocol::refused::RefusedProof;
@@ -19,6 +20,7 @@ use postroad_protocol::{
 };
 use postroad_store::Write;
 
+use crate::arrivals::{Extracted, Handed, Wanted};
 use crate::exhibits::Exhibit;
 use crate::outbox::AttestedView;
 
@@ -191,6 +193,12 @@ pub enum Input {
     Block(Token, Box<Verified<Signed<BlockList>>>),
     /// Somebody asks whether a message is with a mailbox of this node.
     Delivery(Token, MailboxId, Seq),
+    /// An owner moves its mailbox here, or asks again; its order is verified, and so is its base.
+    Move(Token, Box<Wanted>),
+    /// What [`Output::AskHandoff`] has brought: a page that was checked, or why there is none.
+    HandedOver(MailboxId, Result<Box<Handed>, String>),
+    /// What [`Output::AskExtracts`] has brought: of the slices that were asked for, those that this node had.
+    Extracted(MailboxId, NodeId, Vec<SliceKey>, Vec<Extracted>),
     /// Somebody hands evidence in: another node, a client, or this node, which found it.
     Evidence(Token, PublicKey, Box<Evidence>),
     /// The group of inputs is over: what waits for company is sealed.
@@ -232,6 +240,12 @@ pub enum Output {
     Accuse(Box<Claim>),
     /// The answer to [`Input::Evidence`].
     Kept(Token, Result<(), Refusal>),
+    /// The answer to [`Input::Move`].
+    Moving(Token, Result<Box<MoveStatus>, Refusal>),
+    /// Ask a mailbox's former home for its log.
+    AskHandoff(NodeId, Box<HandoffRequest>),
+    /// Ask a node for what slices hold for a mailbox, at most `MAX_EXTRACTS`.
+    AskExtracts(NodeId, MailboxId, Vec<SliceKey>),
     /// Get a slice from any of these nodes.
     Fetch(SliceKey, Vec<NodeId>),
     /// Get the cuts after this epoch, from any node.

@@ -8,9 +8,11 @@
 //!
 //! The rooms never call each other; [`node`] composes them.
 
+pub mod arrivals;
 pub mod auditor;
 #[cfg(feature = "cheat")]
 pub mod cheat;
+pub mod departures;
 pub mod deposits;
 pub mod evidence;
 pub mod exhibits;

@@ -207,16 +207,18 @@ impl Sequencer {
     }
 
     fn draft_records(&mut self, draft: &mut Draft, body: &mut CutBody, out: &mut Vec<Output>) {
-        // Node records before starts before registrations, as each may need the one before; and an answer before a new
-        // challenge for the same slice.
+        // Node records before starts before registrations, as each may need the one before; an import before a switch that
+        // leaves its home; and an answer before a new challenge for the same slice.
         let mut records: Vec<(u8, Digest)> = (self.records.iter())
             .map(|(digest, waiting)| match &*waiting.value {
                 Record::Node(_) => (0, *digest),
                 Record::Start(_) => (1, *digest),
                 Record::Register(_) => (2, *digest),
-                Record::Lost(_) => (3, *digest),
-                Record::Answer(_) => (4, *digest),
-                Record::Challenge(_) => (5, *digest),
+                Record::Import(_) => (3, *digest),
+                Record::Move(_) => (4, *digest),
+                Record::Lost(_) => (5, *digest),
+                Record::Answer(_) => (6, *digest),
+                Record::Challenge(_) => (7, *digest),
             })
             .collect();
         records.sort();

@@ -8,8 +8,8 @@ use minicbor::{Decode, Encode};
 use postroad_protocol::batch::{Header, Routed, route};
 use postroad_protocol::bundle::Bundle;
 use postroad_protocol::codec::{decode, encode};
-use postroad_protocol::seq::Seq;
-use postroad_protocol::slice::{SliceKey, SliceLeaf};
+pub use postroad_protocol::moving::LogRow;
+use postroad_protocol::slice::SliceKey;
 use postroad_protocol::{Digest, MailboxId, NodeId};
 use postroad_store::{Read, StoreError, Table, Write};
 
@@ -48,10 +48,21 @@ pub const BLOCKS: Table = Table("blocks");
 /// Id → [`Filed`](postroad_protocol::wire::call::Filed): evidence.
 pub const EVIDENCE: Table = Table("evidence");
 
+/// Mailbox → the right edge at which its rows in [`LOGS`] begin, for one whose log did not begin here.
+pub const EDGES: Table = Table("edges");
+/// Mailbox and slice key → [`Extract`](postroad_protocol::moving::Extract): mail that a former home's slices hold for it.
+pub const EXTRACTS: Table = Table("extracts");
+/// Mailbox → [`Arrival`](crate::arrivals::Arrival): mailboxes that move here.
+pub const ARRIVALS: Table = Table("arrivals");
+/// Mailbox and a running number → [`LogRow`]: entries that wait until the log before them is here.
+pub const WAITING: Table = Table("waiting");
+/// Mailbox → [`Departure`](crate::departures::Departure): mailboxes that lived here.
+pub const DEPARTURES: Table = Table("departures");
+
 /// All tables of a node's store.
-pub const ALL: [Table; 15] = [
+pub const ALL: [Table; 20] = [
     META, CUTS, STATE, BATCHES, PLACES, BUNDLES, SLICES, ROOTS, PENDING, LOGS, ACKS, EXPIRING, REFUSED, BLOCKS,
-    EVIDENCE,
+    EVIDENCE, EDGES, EXTRACTS, ARRIVALS, WAITING, DEPARTURES,
 ];
 
 /// [`META`]: the state's floor, a [`Floor`].
@@ -194,39 +205,6 @@ pub struct PendingRow {
     pub holders: Vec<NodeId>,
 }
 
-/// The entries that one slice added to one mailbox log.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-pub struct LogRow {
-    /// The epoch that settled them.
-    #[n(0)]
-    pub settled: u64,
-    /// The epoch that ordered them.
-    #[n(1)]
-    pub epoch: u64,
-    /// Their header's position in that cut.
-    #[n(2)]
-    pub position: u32,
-    /// The slice that holds them.
-    #[n(3)]
-    pub slice: SliceKey,
-    /// The entries.
-    #[n(4)]
-    pub leaves: Vec<SliceLeaf>,
-}
-
-impl LogRow {
-    /// The log leaves of the row's entries.
-    pub fn log_leaves(&self) -> impl Iterator<Item = postroad_protocol::attestation::LogLeaf> + '_ {
-        self.leaves.iter().map(|leaf| postroad_protocol::attestation::LogLeaf {
-            settled: self.settled,
-            seq: Seq { epoch: self.epoch, position: self.position, index: leaf.index },
-            message: leaf.message,
-            own: leaf.own,
-        })
-    }
-}
-
 /// A key of one number.
 pub fn number_key(number: u64) -> Vec<u8> {
     number.to_be_bytes().to_vec()
@@ -246,7 +224,12 @@ pub fn slice_key(slice: &SliceKey) -> Vec<u8> {
     key
 }
 
-/// A key of [`LOGS`] or [`BUNDLES`]: a mailbox and a number.
+/// A key of [`EXTRACTS`].
+pub fn extract_key(mailbox: &MailboxId, slice: &SliceKey) -> Vec<u8> {
+    [&mailbox.0[..], &slice_key(slice)].concat()
+}
+
+/// A key of [`LOGS`], [`WAITING`] or [`BUNDLES`]: a mailbox and a number.
 pub fn mailbox_key(mailbox: &MailboxId, number: u64) -> Vec<u8> {
     let mut key = mailbox.0.to_vec();
     key.extend(number.to_be_bytes());

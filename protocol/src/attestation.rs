@@ -12,6 +12,7 @@ use crate::error::VerifyError;
 use crate::genesis::Federation;
 use crate::merkle::map::{MapProof, MapValue};
 use crate::merkle::tree::{self, Path};
+use crate::moving::Base;
 use crate::seq::Seq;
 use crate::signed::{Signed, Statement, Verify};
 
@@ -180,6 +181,14 @@ impl Anchor {
 }
 
 impl MailboxAttestation {
+    /// The log that it names, for a new home to continue.
+    pub fn base(&self, federation: &Federation) -> Base {
+        let body = &self.attestation.body;
+        let digest = self.attestation.digest(federation);
+        let attestation = AttestationRef { number: body.number, digest, epoch: body.epoch };
+        Base { node: body.node, attestation, log: self.log.log }
+    }
+
     /// Checks signature, map proof and anchor for `mailbox` hosted at `home`. Whether the attestation is final is
     /// `self.anchor.is_some()`.
     ///

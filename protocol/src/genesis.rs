@@ -106,6 +106,9 @@ pub struct Params {
     /// A node whose final attestations stay behind the cuts for longer than this has lapsed; in age.
     #[n(18)]
     pub lapse_ms: u64,
+    /// How long a switch waits that the device alone has signed, where there is a recovery key; in age.
+    #[n(19)]
+    pub move_delay_ms: u64,
 }
 
 impl Default for Params {
@@ -130,6 +133,7 @@ impl Default for Params {
             max_challenges_per_node: 64,
             max_pending_per_origin: 65_536,
             lapse_ms: 300_000,
+            move_delay_ms: 72 * 3_600 * 1_000,
         }
     }
 }

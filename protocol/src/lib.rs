@@ -20,6 +20,7 @@ mod file;
 pub mod genesis;
 pub mod merkle;
 pub mod message;
+pub mod moving;
 pub mod receipt;
 pub mod record;
 pub mod refused;

@@ -1,5 +1,5 @@
-//! Records: what a cut settles first. Nodes joining, nodes starting, mailboxes registering; challenges, their answers,
-//! and losses.
+//! Records: what a cut settles first. Nodes joining, nodes starting, mailboxes registering and moving; challenges, their
+//! answers, and losses.
 
 use minicbor::{Decode, Encode};
 
@@ -9,6 +9,7 @@ use crate::crypto::{MailboxId, NodeId, PublicKey, SecretKey, Signature};
 use crate::digest::Digest;
 use crate::error::VerifyError;
 use crate::genesis::Federation;
+use crate::moving::{Import, Move};
 use crate::receipt::Receipt;
 use crate::signed::{Claims, Signed, Statement, Verified, Verify, digest_of, sign_digest};
 
@@ -144,6 +145,12 @@ pub enum Record {
     /// A holder has lost a slice.
     #[n(5)]
     Lost(#[n(0)] Signed<Lost>),
+    /// An owner moves its mailbox, or abandons a move.
+    #[n(6)]
+    Move(#[n(0)] Box<Move>),
+    /// A new home has taken over.
+    #[n(7)]
+    Import(#[n(0)] Signed<Import>),
 }
 
 impl Record {
@@ -156,6 +163,8 @@ impl Record {
             Record::Challenge(signed) => signed.digest(federation),
             Record::Answer(receipt) => Digest::tagged("answer", &[&encode(receipt)]),
             Record::Lost(signed) => signed.digest(federation),
+            Record::Move(order) => order.digest(federation),
+            Record::Import(signed) => signed.digest(federation),
         }
     }
 }
@@ -184,6 +193,8 @@ impl Verify for Record {
             Record::Challenge(signed) => signed.claims(federation, claims),
             Record::Answer(receipt) => receipt.claims(federation, claims),
             Record::Lost(signed) => signed.claims(federation, claims),
+            Record::Move(order) => order.claims(federation, claims),
+            Record::Import(signed) => signed.claims(federation, claims),
             Record::Register(signed) => {
                 let registration = &signed.owner.body;
                 let malformed = |reason| Err(VerifyError::malformed(Registration::KIND, reason));

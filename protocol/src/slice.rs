@@ -342,6 +342,42 @@ impl SliceBody {
         Ok(index)
     }
 
+    /// The part that is for one mailbox.
+    pub fn part_of(&self, mailbox: &MailboxId) -> SliceBody {
+        let message = |message: &SliceMessage| {
+            let recipients: Vec<_> = message.recipients.iter().filter(|of| of.mailbox == *mailbox).cloned().collect();
+            (!recipients.is_empty()).then(|| SliceMessage { recipients, ..message.clone() })
+        };
+        let bundles = self.bundles.iter().filter_map(|bundle| {
+            let messages: Vec<_> = bundle.messages.iter().filter_map(message).collect();
+            (!messages.is_empty()).then(|| SliceBundle { messages, ..bundle.clone() })
+        });
+        SliceBody { bundles: bundles.collect() }
+    }
+
+    /// The leaves of a part that is for one mailbox alone; none if it is empty.
+    ///
+    /// # Errors
+    /// Those of [`SliceBody::index`]; where it does not lead to the header's entries, or is for others as well.
+    pub fn leaves_of(
+        &self,
+        mailbox: &MailboxId,
+        header: &Header,
+        federation: &Federation,
+    ) -> Result<Vec<SliceLeaf>, VerifyError> {
+        if self.bundles.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut index = self.index(header.entries.bundles, federation.id())?;
+        if index.entries_root != header.entries.root || index.messages != header.entries.messages {
+            return Err(VerifyError::Path { what: "bundle" });
+        }
+        match index.leaves.pop_first() {
+            Some((of, leaves)) if of == *mailbox && index.leaves.is_empty() => Ok(leaves),
+            _ => Err(VerifyError::malformed("slice", "it is for another mailbox as well")),
+        }
+    }
+
     /// Payload bytes.
     pub fn payload_bytes(&self) -> u64 {
         (self.bundles.iter().flat_map(|bundle| &bundle.messages))

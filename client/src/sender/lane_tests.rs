@@ -37,6 +37,8 @@ impl Bench {
             record: Digest::ZERO,
             encryption_key: EncryptionSecret::generate().public(),
             recovery_key: None,
+            registered: 1,
+            moved: None,
         };
         let (progress, watch) = watch::channel(Progress::waiting());
         self.progress.push(watch);

@@ -43,6 +43,8 @@ impl Scene {
                 record: Digest::ZERO,
                 encryption_key: Digest::ZERO,
                 recovery_key: None,
+                registered: 1,
+                moved: None,
             };
             head.restore(StateKey::Mailbox(sender.public()), &encode(&value)).expect("a value");
         }

@@ -364,6 +364,11 @@ impl Node {
                 out.push(Output::Delivery(token, fate));
             }
             Input::Evidence(token, from, evidence) => self.keep(token, from, &evidence, out),
+            Input::Move(token, _) => {
+                let reason = "this node takes no mailboxes over".into();
+                out.push(Output::Moving(token, Err(Refusal::NotAllowed { reason })));
+            }
+            Input::HandedOver(..) | Input::Extracted(..) => {}
             Input::Drain => self.draining = true,
         }
         self.tell_accepted(false, out);

@@ -70,6 +70,8 @@ fn name(question: &Question) -> &'static str {
         Question::BlockList(_) | Question::SetBlockList(_) => "block-list",
         Question::Accuse(_) | Question::Evidence(_) => "evidence",
         Question::Explain(..) | Question::Anchored(..) => "explanation",
+        Question::Move(_) | Question::MoveStatus(_) | Question::MayMove(..) | Question::Inventory(_) => "move",
+        Question::Handoff(_) | Question::Extracts(..) => "handoff",
     }
 }
 
@@ -144,6 +146,12 @@ async fn answer(shared: &Shared, from: NodeId, question: Question) -> Result<Rep
         }
         Question::Anchored(node, number) => {
             Reply::Anchored(explain::anchored(shared, node, number).await?.map(Box::new))
+        }
+        Question::Move(_) | Question::MoveStatus(_) | Question::MayMove(..) | Question::Inventory(_) => {
+            return Err(Refusal::NotAllowed { reason: "this node takes no mailboxes over".into() });
+        }
+        Question::Handoff(_) | Question::Extracts(..) => {
+            return Err(Refusal::NotAllowed { reason: "this node hands no mailboxes over".into() });
         }
         Question::HandIn(chain) => {
             if chain.len() > MAX_HANDED_IN {

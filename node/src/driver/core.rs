@@ -517,6 +517,7 @@ impl Thread {
                     let _ = answer.send(fate);
                 }
             }
+            Output::Moving(..) | Output::AskHandoff(..) | Output::AskExtracts(..) => {}
             Output::Fetch(key, sources) => match &self.fetcher {
                 Some(shared) => fetch::slice(shared, key, sources),
                 None => return Some(Input::Fetched(key, None)),

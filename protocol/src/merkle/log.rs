@@ -18,11 +18,21 @@ use crate::merkle::shape::{Side, Sides, climb};
 /// enough below `u64::MAX` that appending to what strangers sent cannot overflow.
 pub const MAX_LOG_SIZE: u64 = 1 << 62;
 
-/// A log with the digests of all its complete subtrees, in memory: two digests per leaf.
+/// A log with the digests of all its complete subtrees, in memory: two digests per leaf. One that continues a
+/// [`Frontier`] knows nothing below it, and has no answer where that would be needed.
 #[derive(Debug, Clone, Default)]
 pub struct Log {
-    /// `levels[k][i]` covers the leaves from `i << k` up to `(i + 1) << k`.
-    levels: Vec<Vec<Digest>>,
+    size: u64,
+    levels: Vec<Level>,
+}
+
+/// The complete subtrees of one height.
+#[derive(Debug, Clone, Default)]
+struct Level {
+    /// How many of them are not known: the first ones.
+    unknown: u64,
+    /// At height `k`, the one at `i` covers the leaves from `(unknown + i) << k` on.
+    nodes: Vec<Digest>,
 }
 
 impl Log {
@@ -33,35 +43,45 @@ impl Log {
 
     /// Number of leaves.
     pub fn size(&self) -> u64 {
-        self.levels.first().map_or(0, |leaves| leaves.len() as u64)
+        self.size
     }
 
     /// Appends a leaf hash.
     pub fn append(&mut self, leaf: Digest) {
         let mut node = leaf;
-        for level in &mut self.levels {
-            level.push(node);
-            match level.as_slice() {
-                [.., left, right] if level.len() % 2 == 0 => node = node_hash(left, right),
-                _ => return,
+        for height in 0.. {
+            if self.levels.len() == height {
+                self.levels.push(Level::default());
+            }
+            let level = &mut self.levels[height];
+            level.nodes.push(node);
+            match level.nodes.as_slice() {
+                [.., left, right] if self.size >> height & 1 == 1 => node = node_hash(left, right),
+                _ => break,
             }
         }
-        self.levels.push(vec![node]);
+        self.size += 1;
     }
 
     /// The root of the whole log.
     pub fn root(&self) -> Digest {
-        self.subtree(0, self.size())
+        self.subtree(0, self.size).expect("the right edge is known")
     }
 
     /// The root when the log had `size` leaves; `None` if it never had as many.
     pub fn root_at(&self, size: u64) -> Option<Digest> {
-        (size <= self.size()).then(|| self.subtree(0, size))
+        if size > self.size {
+            return None;
+        }
+        self.subtree(0, size)
     }
 
     /// The frontier when the log had `size` leaves; `None` if it never had as many.
     pub fn frontier_at(&self, size: u64) -> Option<Frontier> {
-        (size <= self.size()).then(|| Frontier { size, peaks: self.peaks(0, size).collect() })
+        if size > self.size {
+            return None;
+        }
+        Some(Frontier { size, peaks: self.peaks(0, size)? })
     }
 
     /// The path of leaf `index` in the log of `size` leaves; `None` if there is no such leaf, or
@@ -77,7 +97,7 @@ impl Log {
             let start = sibling << height;
             (start <= last).then(|| self.subtree(start, size.min(start + (1 << height))))
         });
-        Some(Path(siblings.collect()))
+        siblings.collect::<Option<_>>().map(Path)
     }
 
     /// The proof that the log of `new` leaves continues the log of `old` leaves (RFC 9162 section
@@ -96,16 +116,16 @@ impl Log {
         while old != end {
             let split = start + (end - start).next_power_of_two() / 2;
             if old <= split {
-                path.push(self.subtree(split, end));
+                path.push(self.subtree(split, end)?);
                 end = split;
             } else {
-                path.push(self.subtree(start, split));
+                path.push(self.subtree(start, split)?);
                 start = split;
             }
         }
         // With start 0 that subtree is the old log itself, whose root the verifier has.
         if start > 0 {
-            path.push(self.subtree(start, end));
+            path.push(self.subtree(start, end)?);
         }
         path.reverse();
         Some(Path(path))
@@ -113,20 +133,37 @@ impl Log {
 
     /// The digest of the node over the leaves [start, end). It must be one of the tree's: `start`
     /// a multiple of the power of two that holds `end - start`, and `end` within the log.
-    fn subtree(&self, start: u64, end: u64) -> Digest {
-        let peaks: Vec<Digest> = self.peaks(start, end).collect();
-        fold_peaks(&peaks)
+    fn subtree(&self, start: u64, end: u64) -> Option<Digest> {
+        self.peaks(start, end).map(|peaks| fold_peaks(&peaks))
     }
 
-    /// The complete subtrees that [start, end) is made of, largest first; same condition.
-    fn peaks(&self, start: u64, end: u64) -> impl Iterator<Item = Digest> {
+    /// The complete subtrees that [start, end) is made of, largest first; same condition. `None` where one of them is
+    /// below what is known.
+    fn peaks(&self, start: u64, end: u64) -> Option<Vec<Digest>> {
         let len = end - start;
-        let heights = (0..u64::BITS).rev();
-        heights.filter(move |height| len >> height & 1 == 1).map(move |height| {
+        let heights = (0..u64::BITS).rev().filter(|height| len >> height & 1 == 1);
+        let known = heights.map(|height| {
             // What the larger peaks, those of the bits above this one, have covered.
             let covered = len >> height >> 1 << height << 1;
-            self.levels[height as usize][((start + covered) >> height) as usize]
-        })
+            let level = self.levels.get(height as usize)?;
+            let at = ((start + covered) >> height).checked_sub(level.unknown)?;
+            level.nodes.get(usize::try_from(at).ok()?).copied()
+        });
+        known.collect()
+    }
+}
+
+impl From<Frontier> for Log {
+    /// The log that goes on from this right edge.
+    fn from(frontier: Frontier) -> Log {
+        let size = frontier.size;
+        let mut peaks = frontier.peaks.into_iter().rev();
+        let levels = (0..u64::BITS - size.leading_zeros()).map(|height| {
+            // A peak stands where the size has a bit: it is the last subtree of its height.
+            let nodes: Vec<Digest> = (size >> height & 1 == 1).then(|| peaks.next()).flatten().into_iter().collect();
+            Level { unknown: (size >> height) - nodes.len() as u64, nodes }
+        });
+        Log { size, levels: levels.collect() }
     }
 }
 
@@ -290,6 +327,27 @@ mod tests {
         let mut log = Log::new();
         leaves(n).into_iter().for_each(|leaf| log.append(leaf));
         log
+    }
+
+    #[test]
+    fn a_log_that_continues_a_frontier_knows_what_is_above_it() {
+        let whole = log(N);
+        for start in 0..N {
+            let mut log = Log::from(whole.frontier_at(start).unwrap());
+            leaves(N)[start as usize..].iter().for_each(|leaf| log.append(*leaf));
+            assert_eq!((log.size(), log.root()), (N, whole.root()));
+            for size in start..=N {
+                assert_eq!(log.root_at(size), whole.root_at(size));
+                assert_eq!(log.frontier_at(size), whole.frontier_at(size));
+                for index in start..size {
+                    assert_eq!(log.inclusion(index, size), whole.inclusion(index, size));
+                }
+                assert_eq!(log.consistency(start, size), whole.consistency(start, size), "{start} to {size}");
+            }
+            for size in 0..start {
+                assert!(log.root_at(size).is_none_or(|root| Some(root) == whole.root_at(size)));
+            }
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::crypto::NodeId;
+use crate::crypto::{MailboxId, NodeId};
 use crate::cut::{Cut, CutHeader};
 use crate::digest::Digest;
 use crate::error::VerifyError;
@@ -87,6 +87,14 @@ pub enum Invalid {
         mailbox: NodeId,
         /// Its home.
         home: NodeId,
+    },
+    /// A switch or an import that does not fit what is known of the mailbox.
+    #[error("the mailbox {mailbox} is not moved: {reason}")]
+    Moving {
+        /// The mailbox.
+        mailbox: MailboxId,
+        /// Why.
+        reason: &'static str,
     },
     /// A fill for nothing that is pending.
     #[error("the fill is for no pending slice")]
@@ -173,6 +181,7 @@ impl Draft {
         };
         draft.sweep();
         draft.lapse();
+        draft.switch_due();
         draft
     }
 
@@ -210,6 +219,8 @@ impl Draft {
             Record::Challenge(signed) => self.challenge(signed),
             Record::Answer(receipt) => self.answer(receipt),
             Record::Lost(signed) => self.lost(&signed.body),
+            Record::Move(order) => self.switch(order),
+            Record::Import(signed) => self.import(signed),
         }
     }
 
@@ -292,9 +303,10 @@ impl Draft {
             record: signed.owner.digest(&self.federation),
             encryption_key: registration.encryption_key,
             recovery_key: registration.recovery_key,
+            registered: self.state.epoch,
+            moved: None,
         };
-        self.touched.insert(StateKey::Mailbox(mailbox));
-        self.state.mailboxes.insert(mailbox, value);
+        self.set_mailbox(mailbox, value);
         Ok(())
     }
 

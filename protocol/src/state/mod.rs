@@ -6,6 +6,7 @@
 
 mod apply;
 mod challenges;
+mod moves;
 mod proof;
 
 use std::collections::BTreeSet;
@@ -22,6 +23,7 @@ use crate::merkle::map::{MapKey, MapValue, MerkleMap};
 
 pub use apply::{Applied, Draft, Invalid, apply};
 pub use challenges::{Challenged, MAX_ROUNDS, MAX_WITNESSES, Reason, SWEEP_EPOCHS, Suspicion};
+pub use moves::{Delayed, Imported, Moved, Span};
 pub use proof::{HomeProof, STATE_PARTS, verify_lost, verify_pending};
 
 /// What the federation knows of a node.
@@ -132,6 +134,12 @@ pub struct MailboxState {
     /// The recovery key, if it has one.
     #[n(4)]
     pub recovery_key: Option<PublicKey>,
+    /// The epoch that settled its registration.
+    #[n(5)]
+    pub registered: u64,
+    /// Where it lived before; none if it has never moved.
+    #[n(6)]
+    pub moved: Option<Moved>,
 }
 
 /// Names a slice that was ordered before its destination signed for it.
@@ -222,7 +230,7 @@ macro_rules! map_value {
     )*};
 }
 
-map_value!(NodeState, MailboxState, Pending, Challenged, LostSlice);
+map_value!(NodeState, MailboxState, Pending, Challenged, LostSlice, Delayed);
 
 /// The name of one value of the state, as a store keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
@@ -242,6 +250,9 @@ pub enum StateKey {
     /// A slice that its destination had signed for, and lost.
     #[n(4)]
     Lost(#[n(0)] PendingKey),
+    /// A switch that waits for its delay.
+    #[n(5)]
+    Move(#[n(0)] MailboxId),
 }
 
 /// The state after one cut.
@@ -260,6 +271,7 @@ pub struct State {
     pending: MerkleMap<PendingKey, Pending>,
     challenges: MerkleMap<PendingKey, Challenged>,
     losses: MerkleMap<PendingKey, LostSlice>,
+    moves: MerkleMap<MailboxId, Delayed>,
     committee: Digest,
 }
 
@@ -277,6 +289,7 @@ impl State {
             pending: MerkleMap::default(),
             challenges: MerkleMap::default(),
             losses: MerkleMap::default(),
+            moves: MerkleMap::default(),
             committee: Digest::tagged("committee", &[&encode(&members)]),
         }
     }
@@ -350,6 +363,7 @@ impl State {
             StateKey::Pending(pending) => self.pending.get(pending).map(encode),
             StateKey::Challenge(pending) => self.challenges.get(pending).map(encode),
             StateKey::Lost(slice) => self.losses.get(slice).map(encode),
+            StateKey::Move(mailbox) => self.moves.get(mailbox).map(encode),
         }
     }
 
@@ -360,7 +374,8 @@ impl State {
         let pending = self.pending.iter().map(|(key, _)| StateKey::Pending(*key));
         let challenges = self.challenges.iter().map(|(key, _)| StateKey::Challenge(*key));
         let losses = self.losses.iter().map(|(key, _)| StateKey::Lost(*key));
-        nodes.chain(mailboxes).chain(pending).chain(challenges).chain(losses).collect()
+        let moves = self.moves.iter().map(|(key, _)| StateKey::Move(*key));
+        nodes.chain(mailboxes).chain(pending).chain(challenges).chain(losses).chain(moves).collect()
     }
 
     /// Puts a value back that [`State::value`] gave: how a store's copy becomes a state again.
@@ -374,6 +389,7 @@ impl State {
             StateKey::Pending(pending) => self.pending.insert(pending, decode(value)?),
             StateKey::Challenge(pending) => self.challenges.insert(pending, decode(value)?),
             StateKey::Lost(slice) => self.losses.insert(slice, decode(value)?),
+            StateKey::Move(mailbox) => self.moves.insert(mailbox, decode(value)?),
         };
         Ok(())
     }

@@ -8,7 +8,7 @@ use crate::cut::{CertifiedCut, CutHeader};
 use crate::digest::{Digest, hash};
 use crate::error::VerifyError;
 use crate::genesis::Federation;
-use crate::merkle::map::{MapKey, MapProof, MapValue, MerkleMap};
+use crate::merkle::map::{MapKey, MapProof, MapValue};
 use crate::signed::Verify;
 
 use super::{LostSlice, MailboxState, Pending, PendingKey, State};
@@ -46,14 +46,13 @@ pub struct HomeProof {
 impl State {
     /// The roots of the state's parts.
     pub fn parts(&self) -> [Digest; STATE_PARTS] {
-        let moves = MerkleMap::<PendingKey, Pending>::default().root();
         [
             self.nodes.root(),
             self.mailboxes.root(),
             self.pending.root(),
             self.challenges.root(),
             self.losses.root(),
-            moves,
+            self.moves.root(),
             self.committee,
         ]
     }

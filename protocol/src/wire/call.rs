@@ -11,6 +11,7 @@ use crate::error::Refusal;
 use crate::evidence::Claim;
 use crate::explanation::Explanation;
 use crate::genesis::{Genesis, Member};
+use crate::moving::{Extent, Extract, HandoffPage, HandoffRequest, MoveRequest, MoveStatus};
 use crate::receipt::Sealed;
 use crate::record::OwnerSigned;
 use crate::refused::RefusedProof;
@@ -65,6 +66,27 @@ pub enum Question {
     /// Which header made a node's attestation of this number final, or its last one where no number is given.
     #[n(13)]
     Anchored(#[n(0)] NodeId, #[n(1)] Option<u64>),
+    /// Take a mailbox over; the same again asks for nothing new. Answered with [`Reply::Moving`].
+    #[n(14)]
+    Move(#[n(0)] Box<MoveRequest>),
+    /// How far a move has come; answered with [`Reply::Moving`].
+    #[n(15)]
+    MoveStatus(#[n(0)] MailboxId),
+    /// Whether a mailbox of this extent would be taken over; answered with [`Reply::Taken`].
+    #[n(16)]
+    MayMove(#[n(0)] MailboxId, #[n(1)] Extent),
+    /// What a mailbox that lives here holds: for its owner.
+    #[n(17)]
+    Inventory(#[n(0)] MailboxId),
+    /// The log of a mailbox that moves: for its new home.
+    #[n(18)]
+    Handoff(#[n(0)] Box<HandoffRequest>),
+    /// What these slices hold for a mailbox: for its home. Answered for the first ones, as many as fit.
+    #[n(19)]
+    Extracts(
+        #[n(0)] MailboxId,
+        #[cbor(n(1), decode_with = "crate::codec::at_most::<MAX_EXTRACTS, _, _>")] Vec<SliceKey>,
+    ),
 }
 
 /// An answer.
@@ -112,6 +134,37 @@ pub enum Reply {
     /// The header and its cut; none if none was found among recent cuts.
     #[n(13)]
     Anchored(#[n(0)] Option<Box<Anchor>>),
+    /// How far a move has come.
+    #[n(14)]
+    Moving(#[n(0)] Box<MoveStatus>),
+    /// What a mailbox holds.
+    #[n(15)]
+    Inventory(#[n(0)] Inventory),
+    /// A part of a log.
+    #[n(16)]
+    Handoff(#[n(0)] Box<HandoffPage>),
+    /// For each of the first slices that were asked for, what it holds for the mailbox; none if this node does not have
+    /// the slice.
+    #[n(17)]
+    Extracts(#[n(0)] Vec<Option<Extract>>),
+}
+
+/// The most slices in one question for extracts.
+pub const MAX_EXTRACTS: usize = 256;
+
+/// What a mailbox holds at its home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Inventory {
+    /// The entries that its owner has not acknowledged: what has to be handed over.
+    #[n(0)]
+    pub open: Extent,
+    /// The size of the log.
+    #[n(1)]
+    pub size: u64,
+    /// How many slices for its home are pending, which may hold mail for it.
+    #[n(2)]
+    pub pending: u64,
 }
 
 /// What a node found of a claim.

@@ -106,7 +106,13 @@ impl World {
             | Question::Accuse(_)
             | Question::Evidence(_)
             | Question::Explain(..)
-            | Question::Anchored(..) => {
+            | Question::Anchored(..)
+            | Question::Move(_)
+            | Question::MoveStatus(_)
+            | Question::MayMove(..)
+            | Question::Inventory(_)
+            | Question::Handoff(_)
+            | Question::Extracts(..) => {
                 return self.broken("world", "a question that nobody here asks");
             }
         }

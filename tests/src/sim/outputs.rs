@@ -33,6 +33,9 @@ impl World {
                 Some(to) => self.send(me, to, Stream::Down, encode(&FromSequencer::Busy(digest))),
                 None => return self.broken("world", "a busy sequencer tells nobody"),
             },
+            Output::Moving(..) | Output::AskHandoff(..) | Output::AskExtracts(..) => {
+                return self.broken("world", "nobody here moves");
+            }
             Output::Blocked(..) => return self.broken("world", "an answer that nobody here asked for"),
             Output::Registered(token, result) => self.registered(me, token, result),
             Output::Delivery(token, proof) => self.delivery(me, token, proof),
@@ -156,7 +159,7 @@ impl World {
                 Record::Challenge(_) => self.stats.challenges += 1,
                 Record::Answer(_) => self.stats.answers += 1,
                 Record::Lost(_) => self.stats.losses += 1,
-                Record::Node(_) | Record::Start(_) | Record::Register(_) => {}
+                Record::Node(_) | Record::Start(_) | Record::Register(_) | Record::Move(_) | Record::Import(_) => {}
             }
         }
         for custody in cut.body.headers.iter().flat_map(|sealed| &sealed.custody) {
