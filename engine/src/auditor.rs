@@ -221,7 +221,7 @@ mod tests {
         let index = routed.bodies[0].index(1, federation.id()).unwrap();
         let slice = SliceKey { origin, number, header: header.digest(&federation), destination };
         assert!(auditor.header(&header).is_none());
-        auditor.delivered(Place { settled: 20, epoch: 20, position: 0, slice }, &index);
+        auditor.delivered(Place { settled: 20, epoch: 20, position: 0, slice, routing_epoch: 1 }, &index);
         auditor.take_found()
     }
 

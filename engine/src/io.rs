@@ -20,7 +20,7 @@ use postroad_protocol::{
 };
 use postroad_store::Write;
 
-use crate::arrivals::{Extracted, Handed, Wanted};
+use crate::arrivals::{Answered, Extracted, Wanted};
 use crate::exhibits::Exhibit;
 use crate::outbox::AttestedView;
 
@@ -195,8 +195,8 @@ pub enum Input {
     Delivery(Token, MailboxId, Seq),
     /// An owner moves its mailbox here, or asks again; its order is verified, and so is its base.
     Move(Token, Box<Wanted>),
-    /// What [`Output::AskHandoff`] has brought: a page that was checked, or why there is none.
-    HandedOver(MailboxId, Result<Box<Handed>, String>),
+    /// What [`Output::AskHandoff`] has brought.
+    HandedOver(MailboxId, Answered),
     /// What [`Output::AskExtracts`] has brought: of the slices that were asked for, those that this node had.
     Extracted(MailboxId, NodeId, Vec<SliceKey>, Vec<Extracted>),
     /// Somebody hands evidence in: another node, a client, or this node, which found it.

@@ -4,7 +4,7 @@
 //! On disk the state stands as of a floor, W cuts behind; a start reads it and applies the later cuts again with the
 //! same function. It refuses a cut that `apply` refuses, and a store whose cuts do not follow its floor.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use postroad_protocol::codec::decode;
@@ -73,6 +73,11 @@ impl Ledger {
     /// The last cut's certified header; none at genesis.
     pub fn head_cut(&self) -> Option<&CertifiedCut> {
         self.recent.back().and_then(|recent| recent.certified.as_ref())
+    }
+
+    /// What the last cut has touched.
+    pub fn touched(&self) -> &BTreeSet<StateKey> {
+        &self.recent.back().expect("a ledger is never empty").applied.touched
     }
 
     /// The state after the cut of `epoch`, if it is recent.

@@ -20,7 +20,7 @@ use postroad_protocol::{Federation, MailboxId, NodeId, Refusal, SecretKey, Seq, 
 use postroad_store::{Read, StoreError, Write};
 
 use crate::gate::Load;
-use crate::tables::{self, ACKS, ATTESTED, EXPIRED, LOGS, LogRow, META};
+use crate::tables::{self, ACKS, ATTESTED, EDGES, EXPIRED, Edge, LOGS, LogRow, META, WAITING};
 
 #[cfg(feature = "cheat")]
 pub(crate) mod cheat;
@@ -66,10 +66,14 @@ pub struct Place {
     pub position: u32,
     /// The slice.
     pub slice: SliceKey,
+    /// The epoch whose directory routed it.
+    pub routing_epoch: u64,
 }
 
 #[derive(Debug, Default)]
 struct MailboxLog {
+    /// The epoch since which the mailbox lives here: what was routed before it came belongs to an import.
+    since: u64,
     log: Log,
     last_epoch: u64,
     /// Entries below this index are past retention.
@@ -84,6 +88,15 @@ struct MailboxLog {
     load: Load,
 }
 
+/// A mailbox that lives here and whose log is not whole yet.
+#[derive(Debug, Default)]
+struct Partial {
+    since: u64,
+    /// Its entries so far, as in [`WAITING`].
+    rows: Vec<LogRow>,
+    load: Load,
+}
+
 /// All logs of this node.
 #[derive(Debug)]
 pub struct Outbox {
@@ -91,6 +104,7 @@ pub struct Outbox {
     secret: SecretKey,
     federation: Federation,
     logs: BTreeMap<MailboxId, MailboxLog>,
+    partial: BTreeMap<MailboxId, Partial>,
     map: MerkleMap<MailboxId, AttestedLog>,
     /// The last epoch that is past retention.
     expired: u64,
@@ -110,16 +124,24 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Reads the logs of a store.
+    /// Reads the logs of a store: of the mailboxes that live here, with the epochs since which they do. `is_partial` says
+    /// whose log is not whole.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn open(secret: &SecretKey, federation: &Federation, store: &dyn Read) -> Result<Outbox, StoreError> {
+    pub fn open(
+        secret: &SecretKey,
+        federation: &Federation,
+        residents: &BTreeMap<MailboxId, u64>,
+        is_partial: impl Fn(&MailboxId) -> bool,
+        store: &dyn Read,
+    ) -> Result<Outbox, StoreError> {
         let mut outbox = Outbox {
             me: secret.public(),
             secret: secret.clone(),
             federation: federation.clone(),
             logs: BTreeMap::new(),
+            partial: BTreeMap::new(),
             map: MerkleMap::default(),
             expired: tables::get(store, META, EXPIRED)?.unwrap_or(0),
             due: BTreeMap::new(),
@@ -133,31 +155,57 @@ impl Outbox {
             #[cfg(feature = "cheat")]
             cheat: cheat::Home::default(),
         };
-        let mut from = Vec::new();
-        loop {
-            let rows = store.range(LOGS, &from, &[], 1_024)?;
-            let Some((last, _)) = rows.last() else { break };
-            from = [last.as_slice(), &[0]].concat();
-            for (key, value) in &rows {
-                let corrupt = || StoreError::Corrupt { table: LOGS, key: key.clone() };
-                let row: LogRow = tables::read(LOGS, key, value)?;
-                let mailbox = MailboxId::from(key.first_chunk().copied().ok_or_else(corrupt)?);
-                let log = outbox.logs.entry(mailbox).or_default();
-                if log.log.size() != tables::key_number(key) {
-                    return Err(corrupt());
-                }
-                log.push(&row, outbox.expired);
-                outbox.due.entry(row.settled).or_default().insert(mailbox);
+        for (mailbox, since) in residents {
+            if is_partial(mailbox) {
+                outbox.expect(*mailbox, *since);
+            } else {
+                outbox.logs.insert(*mailbox, MailboxLog { since: *since, ..MailboxLog::default() });
             }
         }
-        outbox.due = outbox.due.split_off(&(outbox.expired + 1));
+        for (key, value) in store.range(EDGES, &[], &[], usize::MAX)? {
+            let edge: Edge = tables::read(EDGES, &key, &value)?;
+            let mailbox = key.first_chunk().copied().map(MailboxId::from);
+            if let Some(log) = mailbox.and_then(|mailbox| outbox.logs.get_mut(&mailbox)) {
+                log.begin_at(edge);
+            }
+        }
+        outbox.read_rows(&[], &[], store)?;
         for (mailbox, log) in &mut outbox.logs {
             if let Some(acknowledged) = tables::get(store, ACKS, &mailbox.0)? {
                 log.acknowledge(acknowledged);
             }
         }
+        for (key, value) in store.range(WAITING, &[], &[], usize::MAX)? {
+            let row: LogRow = tables::read(WAITING, &key, &value)?;
+            let mailbox = key.first_chunk().copied().map(MailboxId::from);
+            if let Some(partial) = mailbox.and_then(|mailbox| outbox.partial.get_mut(&mailbox)) {
+                partial.push(row);
+            }
+        }
+        outbox.due = outbox.due.split_off(&(outbox.expired + 1));
         outbox.map = outbox.logs.iter().map(|(mailbox, log)| (*mailbox, log.attested())).collect();
         Ok(outbox)
+    }
+
+    /// Reads the rows between two keys into the logs that are there.
+    fn read_rows(&mut self, from: &[u8], to: &[u8], store: &dyn Read) -> Result<(), StoreError> {
+        let mut from = from.to_vec();
+        loop {
+            let rows = store.range(LOGS, &from, to, 1_024)?;
+            let Some((last, _)) = rows.last() else { return Ok(()) };
+            from = [last.as_slice(), &[0]].concat();
+            for (key, value) in &rows {
+                let corrupt = || StoreError::Corrupt { table: LOGS, key: key.clone() };
+                let mailbox = MailboxId::from(key.first_chunk().copied().ok_or_else(corrupt)?);
+                let Some(log) = self.logs.get_mut(&mailbox) else { continue };
+                let row: LogRow = tables::read(LOGS, key, value)?;
+                if log.log.size() != tables::key_number(key) {
+                    return Err(corrupt());
+                }
+                log.push(&row, self.expired);
+                self.due.entry(row.settled).or_default().insert(mailbox);
+            }
+        }
     }
 
     /// From now on attestations carry this incarnation, and numbers above `number`.
@@ -167,17 +215,78 @@ impl Outbox {
         self.number = self.number.max(number).max(incarnation.saturating_mul(1 << 32));
     }
 
-    /// A mailbox lives here: it has a log, empty at first.
-    pub fn host(&mut self, mailbox: MailboxId) {
-        let log = self.logs.entry(mailbox).or_default();
+    /// A mailbox has registered here, in this epoch: it has an empty log.
+    pub fn host(&mut self, mailbox: MailboxId, since: u64) {
+        let log = self.logs.entry(mailbox).or_insert_with(|| MailboxLog { since, ..MailboxLog::default() });
         if self.map.get(&mailbox).is_none() {
             self.map.insert(mailbox, log.attested());
         }
     }
 
+    /// A mailbox has moved here, in this epoch: its entries wait until the log before them is whole.
+    pub fn expect(&mut self, mailbox: MailboxId, since: u64) {
+        self.partial.insert(mailbox, Partial { since, ..Partial::default() });
+    }
+
+    /// The log of a mailbox that has moved here is whole, on disk: what waited for that is appended.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn arrive(&mut self, mailbox: &MailboxId, store: &dyn Read) -> Result<Vec<Write>, StoreError> {
+        let mut writes = Vec::new();
+        let Some(Partial { since, rows, .. }) = self.partial.remove(mailbox) else { return Ok(writes) };
+        let mut log = MailboxLog { since, ..MailboxLog::default() };
+        if let Some(edge) = tables::get(store, EDGES, &mailbox.0)? {
+            log.begin_at(edge);
+        }
+        self.logs.insert(*mailbox, log);
+        let (from, to) = (tables::mailbox_key(mailbox, 0), tables::mailbox_key(mailbox, u64::MAX));
+        self.read_rows(&from, &to, store)?;
+        if let (Some(log), Some(acknowledged)) = (self.logs.get_mut(mailbox), tables::get(store, ACKS, &mailbox.0)?) {
+            log.acknowledge(acknowledged);
+        }
+        for (number, row) in rows.into_iter().enumerate() {
+            writes.push(tables::delete(WAITING, tables::mailbox_key(mailbox, number as u64)));
+            self.append_row(mailbox, &row, &mut writes);
+        }
+        if let Some(log) = self.logs.get(mailbox) {
+            self.map.insert(*mailbox, log.attested());
+        }
+        Ok(writes)
+    }
+
+    /// A mailbox lives here no more.
+    pub fn depart(&mut self, mailbox: &MailboxId, since: u64) -> Vec<Write> {
+        let mut writes = Vec::new();
+        if let Some(partial) = self.partial.remove(mailbox) {
+            if partial.since <= since {
+                let numbers = 0..partial.rows.len() as u64;
+                writes.extend(numbers.map(|number| tables::delete(WAITING, tables::mailbox_key(mailbox, number))));
+            } else {
+                // It has come back already.
+                self.partial.insert(*mailbox, partial);
+            }
+        }
+        if self.logs.get(mailbox).is_some_and(|log| log.since <= since) {
+            self.logs.remove(mailbox);
+            self.map.remove(mailbox);
+        }
+        writes
+    }
+
+    /// Appends one row to the log of a mailbox that lives here.
+    pub fn append_row(&mut self, mailbox: &MailboxId, row: &LogRow, writes: &mut Vec<Write>) -> u64 {
+        let Some(log) = self.logs.get_mut(mailbox) else { return 0 };
+        writes.push(tables::put(LOGS, tables::mailbox_key(mailbox, log.log.size()), row));
+        log.push(row, self.expired);
+        self.due.entry(row.settled).or_default().insert(*mailbox);
+        self.map.insert(*mailbox, log.attested());
+        row.leaves.len() as u64
+    }
+
     /// How many mailboxes live here.
     pub fn mailboxes(&self) -> u64 {
-        self.logs.len() as u64
+        (self.logs.len() + self.partial.len()) as u64
     }
 
     /// How many entries a mailbox has.
@@ -187,7 +296,8 @@ impl Outbox {
 
     /// What a mailbox holds that its owner has not acknowledged; none if it does not live here.
     pub fn unacknowledged(&self, mailbox: &MailboxId) -> Option<Load> {
-        self.logs.get(mailbox).map(|log| log.load)
+        let partial = self.partial.get(mailbox).map(|partial| partial.load);
+        partial.or_else(|| self.logs.get(mailbox).map(|log| log.load))
     }
 
     /// Appends a slice's entries to the logs of the mailboxes that live here, except those that the cut shows to be
@@ -203,25 +313,31 @@ impl Outbox {
             refused.binary_search_by_key(&(leaf.index, *mailbox), |refused| (refused.index, refused.mailbox)).is_ok()
         };
         let mut entries = 0;
+        let Place { settled, epoch, position, slice, routing_epoch } = place;
         for (mailbox, leaves) in index.leaves() {
-            let Some(log) = self.logs.get_mut(mailbox) else { continue };
+            let is_partial = self.partial.get(mailbox).is_some_and(|partial| partial.since <= routing_epoch);
+            if !is_partial && self.logs.get(mailbox).is_none_or(|log| log.since > routing_epoch) {
+                continue;
+            }
             let leaves: Vec<SliceLeaf> = leaves.iter().filter(|leaf| !is_refused(mailbox, leaf)).copied().collect();
             #[cfg(feature = "cheat")]
             let leaves = self.cheat.spoil(leaves, place.settled);
             if leaves.is_empty() {
                 continue;
             }
-            let Place { settled, epoch, position, slice } = place;
-            let rows = [LogRow { settled, epoch, position, slice, leaves }];
+            let row = LogRow { settled, epoch, position, slice, leaves };
+            if let Some(partial) = self.partial.get_mut(mailbox).filter(|_| is_partial) {
+                let number = partial.rows.len() as u64;
+                writes.push(tables::put(WAITING, tables::mailbox_key(mailbox, number), &row));
+                partial.push(row);
+                continue;
+            }
+            let rows = [row];
             #[cfg(feature = "cheat")]
             let rows = rows.into_iter().flat_map(|row| self.cheat.reorder(mailbox, row, writes)).collect::<Vec<_>>();
             for row in rows {
-                writes.push(tables::put(LOGS, tables::mailbox_key(mailbox, log.log.size()), &row));
-                entries += row.leaves.len() as u64;
-                log.push(&row, self.expired);
-                self.due.entry(row.settled).or_default().insert(*mailbox);
+                entries += self.append_row(mailbox, &row, writes);
             }
-            self.map.insert(*mailbox, log.attested());
         }
         entries
     }
@@ -238,7 +354,7 @@ impl Outbox {
         for mailbox in std::mem::replace(&mut self.due, rest).into_values().flatten() {
             let Some(log) = self.logs.get_mut(&mailbox) else { continue };
             while let Some((_, end)) = log.ends.front().copied().filter(|(settled, _)| *settled <= epoch) {
-                log.expired_to = end;
+                log.expired_to = log.expired_to.max(end);
                 log.ends.pop_front();
             }
             log.trim();
@@ -338,6 +454,11 @@ impl Outbox {
         Some(view)
     }
 
+    /// The last final attestation that was signed since the start.
+    pub fn last_final(&self) -> Option<&AttestedView> {
+        self.last_final.as_deref()
+    }
+
     /// From the entries at these indexes to the root of a mailbox's log when it had `size` entries.
     pub fn paths(&self, mailbox: &MailboxId, size: u64, indexes: &[u64]) -> Option<Vec<Path>> {
         let log = &self.logs.get(mailbox)?.log;
@@ -372,7 +493,20 @@ impl Outbox {
     }
 }
 
+impl Partial {
+    fn push(&mut self, row: LogRow) {
+        row.leaves.iter().map(Load::of).for_each(|load| self.load.add(load));
+        self.rows.push(row);
+    }
+}
+
 impl MailboxLog {
+    /// Goes on with a log whose beginning is not here.
+    fn begin_at(&mut self, edge: Edge) {
+        self.log = Log::from(edge.frontier);
+        self.expired_to = edge.expired_to;
+    }
+
     fn push(&mut self, row: &LogRow, expired: u64) {
         self.first.insert((row.epoch, row.position), self.log.size());
         for leaf in row.log_leaves() {
@@ -385,7 +519,7 @@ impl MailboxLog {
         self.last_epoch = row.settled;
         let end = self.log.size();
         match self.ends.back_mut() {
-            _ if row.settled <= expired => self.expired_to = end,
+            _ if row.settled <= expired => self.expired_to = self.expired_to.max(end),
             Some(last) if last.0 == row.settled => last.1 = end,
             _ => self.ends.push_back((row.settled, end)),
         }
@@ -393,7 +527,11 @@ impl MailboxLog {
     }
 
     fn acknowledge(&mut self, acknowledged: Signed<Acknowledgement>) {
-        self.acknowledged = Some(acknowledged);
+        let head = acknowledged.body.log;
+        // One of a log that a former home had beyond what was taken over counts no more.
+        if self.log.root_at(head.size) == Some(head.root) {
+            self.acknowledged = Some(acknowledged);
+        }
         self.trim();
     }
 

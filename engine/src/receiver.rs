@@ -15,10 +15,12 @@ use postroad_protocol::slice::{SliceBody, SliceIndex, SliceKey};
 use postroad_protocol::state::{PendingKey, SWEEP_EPOCHS, State};
 use postroad_protocol::wire::client::Overdue;
 use postroad_protocol::wire::mail::SliceParcel;
-use postroad_protocol::{Digest, Federation, NodeId, SecretKey, Signed};
+use postroad_protocol::{Digest, Federation, MailboxId, NodeId, SecretKey, Signed};
 use postroad_store::{Read, StoreError, Write};
 
+use crate::arrivals::Arrivals;
 use crate::auditor::Auditor;
+use crate::departures;
 use crate::gate::Gate;
 use crate::io::{Held, Output, Report};
 use crate::outbox::{Outbox, Place};
@@ -46,6 +48,17 @@ struct Owed {
     was_pending: bool,
     /// The leaves that this node's receipt or fill refuses, as the cut shows it.
     refused: Vec<RefusedLeaf>,
+}
+
+/// What one cut makes this node owe.
+#[derive(Debug)]
+struct Due {
+    epoch: u64,
+    /// Mailboxes that lived here and do not since this epoch, with the epoch since which they had.
+    left: Vec<(MailboxId, u64)>,
+    owed: VecDeque<Owed>,
+    /// Mailboxes of which the cut has settled an import by this node.
+    imports: Vec<MailboxId>,
 }
 
 /// A receipt that waits for its slice to be durable.
@@ -110,7 +123,7 @@ pub struct Receiver {
     remembered: BTreeMap<SliceKey, Arc<SliceIndex>>,
     unsigned: Vec<Unsigned>,
     delivered: u64,
-    owed: VecDeque<(u64, VecDeque<Owed>)>,
+    owed: VecDeque<Due>,
     /// The slice without which nothing more can be delivered.
     stalled: Option<SliceKey>,
     /// The slice without which nothing more could be delivered when that was last tried.
@@ -323,8 +336,9 @@ impl Receiver {
         signatures
     }
 
-    /// A cut was applied: notes what it makes this node owe. Returns what to write.
-    pub fn cut(&mut self, cut: &Cut) -> Vec<Write> {
+    /// A cut was applied: notes what it makes this node owe, and which mailboxes have `left`, with the epoch since which
+    /// they had lived here. Returns what to write.
+    pub fn cut(&mut self, cut: &Cut, left: Vec<(MailboxId, u64)>) -> Vec<Write> {
         let epoch = cut.certified.header.epoch;
         let mut writes = Vec::new();
         let mut owed = VecDeque::new();
@@ -332,7 +346,13 @@ impl Receiver {
             let found = self.pending.iter().find(|(_, pending)| pending.row.slice.header == fill.item.header);
             let Some(at) = found.map(|(at, _)| *at) else { continue };
             let Some(PendingSlice { row, .. }) = self.pending.remove(&at) else { continue };
-            let place = Place { settled: epoch, epoch: row.epoch, position: row.position, slice: row.slice };
+            let place = Place {
+                settled: epoch,
+                epoch: row.epoch,
+                position: row.position,
+                slice: row.slice,
+                routing_epoch: row.routing_epoch,
+            };
             let refused = fill.item.refused.clone();
             owed.push_back(Owed { place, holders: row.holders, was_pending: true, refused });
         }
@@ -352,11 +372,13 @@ impl Receiver {
             let delivered = receipts.first().is_some_and(|receipt| receipt.item.request.is_none());
             let holders: Vec<NodeId> = receipts.iter().map(Receipt::holder).filter(|node| *node != self.me).collect();
             if delivered {
-                let place = Place { settled: epoch, epoch, position, slice };
+                let routing_epoch = header.routing_epoch;
+                let place = Place { settled: epoch, epoch, position, slice, routing_epoch };
                 let refused = receipts[0].item.refused.clone();
                 owed.push_back(Owed { place, holders, was_pending: false, refused });
             } else {
-                let row = PendingRow { slice, root: header.slices[at].root, epoch, position, holders };
+                let (root, routing_epoch) = (header.slices[at].root, header.routing_epoch);
+                let row = PendingRow { slice, root, epoch, position, holders, routing_epoch };
                 writes.push(tables::put(PENDING, slice.header.0, &row));
                 self.pending.insert((epoch, position), PendingSlice::new(row));
             }
@@ -365,7 +387,11 @@ impl Receiver {
         writes.extend(
             refusing.map(|place| tables::put(REFUSED, tables::place_key(place.epoch, place.position), &place.settled)),
         );
-        self.owed.push_back((epoch, owed));
+        let imports = cut.body.records.iter().filter_map(|record| match record {
+            Record::Import(signed) if signed.body.home == self.me => Some(signed.body.mailbox),
+            _ => None,
+        });
+        self.owed.push_back(Due { epoch, left, owed, imports: imports.collect() });
         for record in &cut.body.records {
             match record {
                 Record::Lost(lost) if lost.body.holder == self.me && lost.body.destination == self.me => {
@@ -455,14 +481,14 @@ impl Receiver {
     /// [`StoreError`].
     pub fn deliver(
         &mut self,
-        (outbox, gate, auditor): (&mut Outbox, &mut Gate, &mut Auditor),
+        (outbox, gate, auditor, arrivals): (&mut Outbox, &mut Gate, &mut Auditor, &mut Arrivals),
         store: &dyn Read,
         out: &mut Vec<Output>,
     ) -> Result<Vec<Write>, StoreError> {
         let mut writes = Vec::new();
         let before = self.delivered;
         let mut entries = 0;
-        while let Some((epoch, owed)) = self.owed.front() {
+        while let Some(Due { epoch, left, owed, imports }) = self.owed.front() {
             // An epoch is in the logs whole or not at all: the next start begins behind the last whole one.
             let mut indexes = Vec::with_capacity(owed.len());
             for next in owed {
@@ -495,7 +521,22 @@ impl Receiver {
                 };
                 indexes.push(Some(index));
             }
+            // This node has signed imports for nothing that is not here; but its disk may have been set back.
+            let Some(imported) = arrivals.due(*epoch, imports) else { break };
+            for (mailbox, since) in left {
+                writes.extend(departures::left(mailbox, *epoch, outbox.last_final()));
+                writes.extend(outbox.depart(mailbox, *since));
+            }
+            let mut imported = VecDeque::from(imported);
+            imported.make_contiguous().sort_by_key(|(_, row)| (row.epoch, row.position));
             for (next, index) in owed.iter().zip(indexes) {
+                // Among the fills, by number; headers are of this very epoch.
+                while let Some((mailbox, row)) = imported.front()
+                    && (row.epoch, row.position) < (next.place.epoch, next.place.position)
+                {
+                    entries += outbox.append_row(mailbox, row, &mut writes);
+                    imported.pop_front();
+                }
                 #[cfg(feature = "cheat")]
                 outbox.cheat.study(&next.place.slice, &self.me, &self.federation, store)?;
                 match index {
@@ -514,6 +555,9 @@ impl Receiver {
                     // Its entries are as young as the cut that settled them.
                     keep_until(&next.place.slice, *epoch, store, &mut writes)?;
                 }
+            }
+            for (mailbox, row) in imported {
+                entries += outbox.append_row(&mailbox, &row, &mut writes);
             }
             self.delivered = *epoch;
             self.owed.pop_front();
@@ -536,7 +580,7 @@ impl Receiver {
     pub fn settled_below(&self) -> (u64, u32) {
         let open = (self.delivered + 1, 0);
         // A fill that is settled is not pending any more; while something before it is missing, it still comes.
-        let owed = self.owed.iter().flat_map(|(_, owed)| owed).map(|owed| (owed.place.epoch, owed.place.position));
+        let owed = self.owed.iter().flat_map(|due| &due.owed).map(|owed| (owed.place.epoch, owed.place.position));
         let pending = self.pending.iter().filter(|(_, pending)| !pending.overdue).map(|(at, _)| *at);
         pending.chain(owed).fold(open, Ord::min)
     }

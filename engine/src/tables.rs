@@ -8,6 +8,7 @@ use minicbor::{Decode, Encode};
 use postroad_protocol::batch::{Header, Routed, route};
 use postroad_protocol::bundle::Bundle;
 use postroad_protocol::codec::{decode, encode};
+use postroad_protocol::merkle::log::Frontier;
 pub use postroad_protocol::moving::LogRow;
 use postroad_protocol::slice::SliceKey;
 use postroad_protocol::{Digest, MailboxId, NodeId};
@@ -48,7 +49,7 @@ pub const BLOCKS: Table = Table("blocks");
 /// Id → [`Filed`](postroad_protocol::wire::call::Filed): evidence.
 pub const EVIDENCE: Table = Table("evidence");
 
-/// Mailbox → the right edge at which its rows in [`LOGS`] begin, for one whose log did not begin here.
+/// Mailbox → [`Edge`]: where its rows in [`LOGS`] begin, for one whose log did not begin here.
 pub const EDGES: Table = Table("edges");
 /// Mailbox and slice key → [`Extract`](postroad_protocol::moving::Extract): mail that a former home's slices hold for it.
 pub const EXTRACTS: Table = Table("extracts");
@@ -145,6 +146,18 @@ impl Holding {
     }
 }
 
+/// Where the rows of a log begin that did not begin here.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Edge {
+    /// The right edge of the log before its first row.
+    #[n(0)]
+    pub frontier: Frontier,
+    /// Entries below this index are not here: the owner has acknowledged them, or they were past retention.
+    #[n(1)]
+    pub expired_to: u64,
+}
+
 /// What may be forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Expiring {
@@ -154,6 +167,9 @@ pub enum Expiring {
     /// A batch of this node's own, by number.
     #[n(1)]
     Batch(#[n(0)] u64),
+    /// What a former home's slice holds for a mailbox.
+    #[n(2)]
+    Extract(#[n(0)] MailboxId, #[n(1)] SliceKey),
 }
 
 /// A row of [`EXPIRING`].
@@ -203,6 +219,9 @@ pub struct PendingRow {
     /// Who holds it.
     #[n(4)]
     pub holders: Vec<NodeId>,
+    /// The epoch whose directory routed it.
+    #[n(5)]
+    pub routing_epoch: u64,
 }
 
 /// A key of one number.

@@ -73,7 +73,7 @@ impl Handed {
     /// # Errors
     /// [`VerifyError`] says what does not hold.
     pub fn check(
-        page: HandoffPage,
+        mut page: HandoffPage,
         node: &NodeId,
         mailbox: &MailboxId,
         federation: &Federation,
@@ -88,12 +88,18 @@ impl Handed {
             return malformed("the attestation is not final");
         }
         page.attested.verify(mailbox, node, federation)?;
-        for handed in &page.rows {
+        for handed in &mut page.rows {
             let Some(extract) = &handed.extract else { continue };
-            let leaves = extract.verify(mailbox, federation)?;
-            let held = |leaf: &SliceLeaf| leaves.iter().any(|held| LeafRef::from(held) == LeafRef::from(leaf));
-            if extract.key(federation) != handed.row.slice || !handed.row.leaves.iter().all(held) {
-                return malformed("the messages are not those of the entries");
+            let held = extract.verify(mailbox, federation)?;
+            if extract.key(federation) != handed.row.slice {
+                return malformed("the messages are of another slice");
+            }
+            // The places of the messages are those in the extract from now on.
+            for leaf in &mut handed.row.leaves {
+                match held.iter().find(|held| LeafRef::from(*held) == LeafRef::from(&*leaf)) {
+                    Some(held) => *leaf = *held,
+                    None => return malformed("the messages are not those of the entries"),
+                }
             }
         }
         let base = page.attested.base(federation);

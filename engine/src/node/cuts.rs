@@ -119,7 +119,8 @@ impl Node {
         self.audit_cut(cut, out);
         self.gate.cut(cut);
         writes.extend(self.deposits.cut(cut, self.ledger.head()));
-        writes.extend(self.receiver.cut(cut));
+        let left = self.residences(cut, out);
+        writes.extend(self.receiver.cut(cut, left));
         #[cfg(feature = "cheat")]
         self.lose(cut, &mut writes, out);
         writes.extend(self.receiver.judge(self.ledger.head(), &mut self.gate));
@@ -203,7 +204,7 @@ impl Node {
 
     /// Delivers what is owed and here.
     pub(super) fn deliver(&mut self, store: &dyn Read, out: &mut Vec<Output>) -> Result<(), StoreError> {
-        let rooms = (&mut self.outbox, &mut self.gate, &mut self.auditor);
+        let rooms = (&mut self.outbox, &mut self.gate, &mut self.auditor, &mut self.arrivals);
         let writes = self.receiver.deliver(rooms, store, out)?;
         if !writes.is_empty() {
             self.persist(writes, out);

@@ -103,7 +103,7 @@ impl Node {
     pub(super) fn registered(&mut self, signed: &CoSigned, out: &mut Vec<Output>) {
         let registration = &signed.owner.body;
         if registration.home == self.me {
-            self.outbox.host(registration.mailbox);
+            self.outbox.host(registration.mailbox, self.ledger.head().epoch);
         }
         let digest = signed.owner.digest(&self.config.federation);
         if let Some(known) = self.registering.remove(&registration.mailbox) {
@@ -123,6 +123,7 @@ impl Node {
             flight.rejected = true;
         }
         self.refuse_registration(&digest, &Refusal::NotAllowed { reason: reason.clone() }, out);
+        self.move_rejected(&digest, &reason, out);
         out.push(Output::Report(crate::io::Report::Refused { peer: Some(self.config.federation.sequencer()), reason }));
     }
 

@@ -14,6 +14,7 @@ mod handing_in;
 mod holding;
 mod hosting;
 mod joining;
+mod moving;
 mod retention;
 mod seen;
 
@@ -22,18 +23,20 @@ use std::sync::Arc;
 
 use postroad_protocol::cut::Cut;
 use postroad_protocol::record::Record;
+use postroad_protocol::state::State;
 use postroad_protocol::wire::client::Answer;
 use postroad_protocol::wire::mail::Homeward;
 use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Refusal, SecretKey, Verified};
 use postroad_store::{Read, StoreError, Write};
 
+use crate::arrivals::Arrivals;
 use crate::auditor::Auditor;
 use crate::deposits::Deposits;
 use crate::evidence::{EvidencePool, Policy};
 use crate::exhibits::Exhibits;
 use crate::gate::{Gate, Load};
 use crate::inbox::{Inbox, Submitted};
-use crate::io::{ClientId, Held, Input, Now, Output, Report, Time};
+use crate::io::{ClientId, Held, Input, Now, Output, Report, Time, Token};
 use crate::ledger::Ledger;
 use crate::outbox::Outbox;
 use crate::rate::Rate;
@@ -115,6 +118,11 @@ pub struct Node {
     outbox: Outbox,
     gate: Gate,
     deposits: Deposits,
+    arrivals: Arrivals,
+    /// Logs that are whole once rows up to the token are durable.
+    arriving: Vec<(u64, MailboxId)>,
+    /// Who waits for a switch to the present home.
+    staying: BTreeMap<Digest, Vec<Token>>,
     evidence: EvidencePool,
     auditor: Auditor,
     exhibits: Exhibits,
@@ -170,12 +178,19 @@ impl Node {
         let ledger = Ledger::open(federation, store)?;
         let origin = Origin { me, secret: config.secret.clone(), federation: federation.clone() };
         let is_sequencer = federation.sequencer() == me;
+        let receiver = Receiver::open(&config.secret, federation, store)?;
+        let arrivals = Arrivals::open(&config.secret, federation, ledger.head(), store)?;
+        let (residents, coming, mut leaving) = residences(&me, ledger.head(), receiver.delivered());
+        let outbox = Outbox::open(&config.secret, federation, &residents, |mailbox| arrivals.has(mailbox), store)?;
         let mut node = Node {
             me,
             inbox: Inbox::new(me, federation, config.max_queued_bytes, config.max_sender_bytes),
             router: Router::new(origin, config.max_flight_bytes),
-            receiver: Receiver::open(&config.secret, federation, store)?,
-            outbox: Outbox::open(&config.secret, federation, store)?,
+            receiver,
+            outbox,
+            arrivals,
+            arriving: Vec::new(),
+            staying: BTreeMap::new(),
             deposits: Deposits::open(me, federation, config.max_custody_bytes, ledger.head(), store)?,
             gate: Gate::open(federation, config.mailbox_quota, store)?,
             evidence: EvidencePool::open(federation, store)?,
@@ -206,24 +221,25 @@ impl Node {
             config,
         };
         let mut out = Vec::new();
-        for (mailbox, state) in node.ledger.head().mailboxes() {
-            if state.home == me {
-                node.outbox.host(*mailbox);
-            }
+        let mut writes = Vec::new();
+        for (mailbox, since) in coming {
+            node.outbox.expect(mailbox, since);
+        }
+        for mailbox in node.arrivals.whole() {
+            writes.extend(node.outbox.arrive(&mailbox, store)?);
         }
         node.inbox.forget_before(tables::get(store, META, tables::FORGOTTEN)?.unwrap_or(0));
         node.recall_batches(store)?;
         let head = node.ledger.head().epoch;
-        let mut writes = Vec::new();
         for epoch in node.receiver.delivered() + 1..=head {
             let key = tables::number_key(epoch);
             let cut: Cut = tables::get(store, CUTS, &key)?.ok_or(StoreError::Corrupt { table: CUTS, key })?;
             for sealed in &cut.body.headers {
                 node.audit(&sealed.header, &mut out);
             }
-            writes.extend(node.receiver.cut(&cut));
+            writes.extend(node.receiver.cut(&cut, leaving.remove(&epoch).unwrap_or_default()));
         }
-        let rooms = (&mut node.outbox, &mut node.gate, &mut node.auditor);
+        let rooms = (&mut node.outbox, &mut node.gate, &mut node.auditor, &mut node.arrivals);
         writes.extend(node.receiver.deliver(rooms, store, &mut out)?);
         node.decide();
         writes.extend(node.receiver.judge(node.ledger.head(), &mut node.gate));
@@ -271,6 +287,7 @@ impl Node {
         match input {
             Input::Persisted(token) => {
                 self.persisted(token, time, out);
+                self.arrivals_persisted(token, store, out)?;
                 // Now the cuts and slices that a claim quotes can be read.
                 self.accuse_found(store, out);
                 if std::mem::take(&mut self.fetched_some) {
@@ -364,11 +381,20 @@ impl Node {
                 out.push(Output::Delivery(token, fate));
             }
             Input::Evidence(token, from, evidence) => self.keep(token, from, &evidence, out),
-            Input::Move(token, _) => {
-                let reason = "this node takes no mailboxes over".into();
-                out.push(Output::Moving(token, Err(Refusal::NotAllowed { reason })));
+            Input::Move(token, wanted) => self.want(token, *wanted, store, out),
+            Input::HandedOver(mailbox, answer) => {
+                let writes = self.arrivals.handed(&mailbox, answer, time);
+                if !writes.is_empty() {
+                    self.persist(writes, out);
+                }
             }
-            Input::HandedOver(..) | Input::Extracted(..) => {}
+            Input::Extracted(mailbox, node, asked, found) => {
+                let head = self.ledger.head().epoch;
+                let writes = self.arrivals.extracted(&mailbox, &node, &asked, &found, head, time);
+                if !writes.is_empty() {
+                    self.persist(writes, out);
+                }
+            }
             Input::Drain => self.draining = true,
         }
         self.tell_accepted(false, out);
@@ -382,7 +408,8 @@ impl Node {
     pub fn next_timeout(&self) -> Time {
         let sequencer = self.sequencer.as_ref().and_then(Sequencer::next_timeout);
         let router = self.router.next_timeout();
-        [sequencer, router].into_iter().flatten().fold(self.next_round.min(self.next_attestation), Time::min)
+        let arrivals = self.arrivals.next_timeout().filter(|_| self.phase != Phase::Joining && !self.draining);
+        [sequencer, router, arrivals].into_iter().flatten().fold(self.next_round.min(self.next_attestation), Time::min)
     }
 
     fn next_token(&mut self) -> u64 {
@@ -428,6 +455,7 @@ impl Node {
                 out.push(Output::Persist(token, vec![tables::put(META, DRAFT, &cut)]));
             }
         }
+        self.pursue_arrivals(now.time, store, out)?;
         if now.time >= self.next_attestation {
             self.next_attestation = now.time.after_ms(self.config.federation.params().heartbeat_ms);
             #[cfg(feature = "cheat")]
@@ -551,4 +579,33 @@ impl Node {
                 .filter_map(|recipient| head.home(&recipient.mailbox))
                 .any(|home| home != self.me && !self.router.peers.is_present(&home))
     }
+}
+
+/// Mailboxes with the epochs since which they live here.
+type Residents = BTreeMap<MailboxId, u64>;
+
+/// Who lived at `me` in epoch `delivered`, who has moved there since, and who has left since, by epoch, with the epoch
+/// since which it had lived there. Whoever has registered since lives there already: nobody could write to it before.
+fn residences(
+    me: &NodeId,
+    head: &State,
+    delivered: u64,
+) -> (Residents, Residents, BTreeMap<u64, Vec<(MailboxId, u64)>>) {
+    let (mut residents, mut coming) = (Residents::new(), Residents::new());
+    let mut leaving: BTreeMap<u64, Vec<(MailboxId, u64)>> = BTreeMap::new();
+    for (mailbox, known) in head.mailboxes() {
+        let spans = known.moved.iter().flat_map(|moved| &moved.spans);
+        for span in spans.filter(|span| span.node == *me && delivered < span.until) {
+            leaving.entry(span.until).or_default().push((*mailbox, span.since));
+            if span.since <= delivered {
+                residents.insert(*mailbox, span.since);
+            }
+        }
+        if known.home == *me {
+            let is_here = known.moved.is_none() || known.since <= delivered;
+            let of = if is_here { &mut residents } else { &mut coming };
+            of.insert(*mailbox, known.since);
+        }
+    }
+    (residents, coming, leaving)
 }

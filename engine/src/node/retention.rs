@@ -31,6 +31,10 @@ impl Node {
             match tables::read(EXPIRING, &key, &value)? {
                 Expiring::Slice(slice) => self.forget_slice(&key, &slice, store, &mut writes)?,
                 Expiring::Batch(number) => self.forget_batch(&key, number, store, &mut writes)?,
+                Expiring::Extract(mailbox, slice) => {
+                    let row = tables::extract_key(&mailbox, &slice);
+                    writes.extend([tables::delete(EXPIRING, key), tables::delete(tables::EXTRACTS, row)]);
+                }
             }
         }
         if !writes.is_empty() {

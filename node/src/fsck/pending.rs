@@ -66,7 +66,8 @@ pub(super) fn check(
         if key.destination == context.me {
             let holders = pending.holders.iter().copied().filter(|node| *node != context.me).collect();
             let Pending { epoch, position, slice: root, .. } = *pending;
-            awaited.insert(key.header, in_order(PendingRow { slice, root, epoch, position, holders }));
+            awaited
+                .insert(key.header, in_order(PendingRow { slice, root, epoch, position, holders, routing_epoch: 0 }));
         } else if pending.holders.contains(&context.me)
             && pending.origin != context.me
             && !pending.lost.contains(&context.me)
@@ -103,7 +104,9 @@ pub(super) fn check(
 }
 
 /// A row whose holders are in one order: this node asks witnesses first.
+/// Without what the state does not say of a pending slice, or says in another order.
 fn in_order(mut row: PendingRow) -> PendingRow {
     row.holders.sort();
+    row.routing_epoch = 0;
     row
 }

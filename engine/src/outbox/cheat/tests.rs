@@ -1,5 +1,7 @@
 //! Each sin of a home shows in its log or in its attestations, and nowhere else.
 
+use std::collections::BTreeMap;
+
 use postroad_protocol::batch::route;
 use postroad_protocol::bundle::{Bundle, BundleBody};
 use postroad_protocol::genesis::Member;
@@ -29,9 +31,9 @@ fn scene(cheat: &str) -> Scene {
     let owner = SecretKey::from_seed([2; 32]);
     let store = Store::memory(&tables::ALL);
     let snapshot = store.snapshot().expect("memory can be read");
-    let mut outbox = Outbox::open(&home, &federation, &snapshot).expect("an empty store");
+    let mut outbox = Outbox::open(&home, &federation, &BTreeMap::new(), |_| false, &snapshot).expect("an empty store");
     outbox.tempt(Temptation::of(cheat.parse().expect("a cheat")), &snapshot).expect("an empty store");
-    outbox.host(owner.public());
+    outbox.host(owner.public(), 1);
     outbox.start(1, 0);
     Scene { federation, home, owner, outbox, store }
 }
@@ -59,7 +61,12 @@ impl Scene {
         let header = Digest([epoch as u8; 32]);
         let slice = SliceKey { origin: self.home.public(), number: epoch, header, destination: self.home.public() };
         let mut writes = Vec::new();
-        self.outbox.append(Place { settled: epoch, epoch, position: 0, slice }, &index, &[], &mut writes);
+        self.outbox.append(
+            Place { settled: epoch, epoch, position: 0, slice, routing_epoch: 1 },
+            &index,
+            &[],
+            &mut writes,
+        );
         let rows = writes.iter().filter_map(|write| match write {
             Write::Put { table: LOGS, value, .. } => Some(decode(value).expect("a row")),
             _ => None,
@@ -123,7 +130,8 @@ fn an_entry_that_is_held_back_is_not_forgotten_by_a_restart() {
     writes.iter().for_each(|write| transaction.apply(write));
     transaction.commit().expect("memory");
     let snapshot = scene.store.snapshot().expect("memory can be read");
-    let mut again = Outbox::open(&scene.home, &scene.federation, &snapshot).expect("a store");
+    let residents = BTreeMap::from([(scene.owner.public(), 1)]);
+    let mut again = Outbox::open(&scene.home, &scene.federation, &residents, |_| false, &snapshot).expect("a store");
     again.tempt(Temptation::of("wrong-order".parse().expect("a cheat")), &snapshot).expect("a store");
     assert_eq!(again.cheat.held_back, Some((scene.owner.public(), row, 0)));
 }
