@@ -18,6 +18,7 @@ pub mod evidence;
 pub mod exhibits;
 pub mod explain;
 pub mod gate;
+pub mod handover;
 pub mod inbox;
 pub mod io;
 pub mod ledger;

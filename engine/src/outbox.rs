@@ -454,7 +454,7 @@ impl Outbox {
         Some(view)
     }
 
-    /// The last final attestation that was signed since the start.
+    /// The last attestation that is final, of those that were signed since the start.
     pub fn last_final(&self) -> Option<&AttestedView> {
         self.last_final.as_deref()
     }

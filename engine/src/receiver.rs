@@ -21,7 +21,7 @@ use postroad_store::{Read, StoreError, Write};
 use crate::arrivals::Arrivals;
 use crate::auditor::Auditor;
 use crate::departures;
-use crate::gate::Gate;
+use crate::gate::{Gate, Load};
 use crate::io::{Held, Output, Report};
 use crate::outbox::{Outbox, Place};
 use crate::slices::{keep_until, load_index, settled_by, sources};
@@ -524,7 +524,7 @@ impl Receiver {
             // This node has signed imports for nothing that is not here; but its disk may have been set back.
             let Some(imported) = arrivals.due(*epoch, imports) else { break };
             for (mailbox, since) in left {
-                writes.extend(departures::left(mailbox, *epoch, outbox.last_final()));
+                writes.push(departures::left(mailbox, *epoch, outbox.last_final()));
                 writes.extend(outbox.depart(mailbox, *since));
             }
             let mut imported = VecDeque::from(imported);
@@ -586,14 +586,14 @@ impl Receiver {
     }
 
     /// Goes on with pending slices, lowest first: those that are here are signed for once `token` is persisted, the
-    /// others are asked for. Returns whether anything waits for the token.
+    /// others are asked for. `holds` is for the gate. Returns whether anything waits for the token.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn pursue_pending(
         &mut self,
         token: u64,
-        outbox: &Outbox,
+        holds: impl Fn(&MailboxId) -> Option<Load>,
         gate: &mut Gate,
         store: &dyn Read,
         out: &mut Vec<Output>,
@@ -641,7 +641,7 @@ impl Receiver {
                     self.set_step(at, Step::Fetching);
                     continue;
                 };
-                let refused = gate.decide(&slice, u64::MAX, &index, |mailbox| outbox.unacknowledged(mailbox));
+                let refused = gate.decide(&slice, u64::MAX, &index, &holds);
                 self.set_step(at, Step::Here { token, refused });
                 waits = true;
                 continue;

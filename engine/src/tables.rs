@@ -146,14 +146,15 @@ impl Holding {
     }
 }
 
-/// Where the rows of a log begin that did not begin here.
+/// What a mailbox's log has from before the mailbox lived here.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct Edge {
-    /// The right edge of the log before its first row.
+    /// The log's right edge before its first row here.
     #[n(0)]
     pub frontier: Frontier,
-    /// Entries below this index are not here: the owner has acknowledged them, or they were past retention.
+    /// Entries below this index came without their messages: the owner had acknowledged them, or they were past
+    /// retention.
     #[n(1)]
     pub expired_to: u64,
 }

@@ -22,7 +22,7 @@ pub use dir::NodeDir;
 pub use error::ConfigError;
 pub use ready::{Ready, Serving};
 pub use text::render;
-pub use values::{Blame, Http, Limits, LogFormat, Registration, StoreKind};
+pub use values::{Blame, Http, Limits, LogFormat, Moves, Registration, StoreKind};
 
 /// What a node runs with. Every key of `postroad.toml` is a field of the same name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,6 +63,8 @@ pub struct NodeConfig {
     pub cheat: Option<Cheating>,
     /// HTTP for operators.
     pub http: Http,
+    /// Which mailboxes may move here.
+    pub moves: Moves,
     /// What to do about nodes that evidence convicts.
     pub blame: Blame,
     /// The bounds of what strangers can make this node hold.
@@ -88,6 +90,7 @@ impl Default for NodeConfig {
             log_format: LogFormat::Text,
             cheat: None,
             http: Http::default(),
+            moves: Moves::default(),
             blame: Blame::default(),
             limits: Limits::default(),
         }

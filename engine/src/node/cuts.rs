@@ -10,6 +10,7 @@ use postroad_protocol::wire::client::Answer;
 use postroad_protocol::{Refusal, Verified};
 use postroad_store::{Read, StoreError, Write};
 
+use super::holding::holds;
 use super::{Node, Phase};
 use crate::inbox::BundleKey;
 use crate::io::{Output, Report};
@@ -215,7 +216,8 @@ impl Node {
     /// Goes on with pending slices.
     pub(super) fn pursue_pending(&mut self, store: &dyn Read, out: &mut Vec<Output>) -> Result<(), StoreError> {
         let token = self.next_token();
-        if self.receiver.pursue_pending(token, &self.outbox, &mut self.gate, store, out)? {
+        let holds = holds(&self.outbox, self.ledger.head(), self.me);
+        if self.receiver.pursue_pending(token, holds, &mut self.gate, store, out)? {
             out.push(Output::Persist(token, Vec::new()));
         }
         Ok(())

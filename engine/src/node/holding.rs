@@ -8,17 +8,29 @@ use postroad_protocol::cut::Cut;
 use postroad_protocol::receipt::{CustodyRequest, RefusedLeaf};
 use postroad_protocol::refused::{RefusedBy, RefusedProof, SettledFill};
 use postroad_protocol::slice::{SliceBody, SliceKey};
-use postroad_protocol::state::PendingKey;
+use postroad_protocol::state::{PendingKey, State};
 use postroad_protocol::wire::mail::Homeward;
 use postroad_protocol::{MailboxId, NodeId, Seq, Signed};
 use postroad_store::{Read, StoreError};
 
 use super::{Node, Phase};
+use crate::departures::has_lived;
+use crate::gate::Load;
 use crate::io::{Fate, Held, Output, Report};
+use crate::outbox::Outbox;
 use crate::tables::{self, CUTS, REFUSED};
 
 /// Slices whose routing epoch this node has not reached yet, kept until it has; of one origin.
 const MAX_EARLY: usize = 8;
+
+/// What a mailbox holds here that its owner has not acknowledged; none if it is unknown here. One that has left is not
+/// unknown: what was routed here before, its new home takes from here. One that is still coming holds nothing yet.
+pub(super) fn holds<'a>(outbox: &'a Outbox, head: &'a State, me: NodeId) -> impl Fn(&MailboxId) -> Option<Load> + 'a {
+    move |mailbox| {
+        let known = |mailbox| head.mailbox(mailbox).filter(|known| has_lived(known, &me));
+        outbox.unacknowledged(mailbox).or_else(|| known(mailbox).map(|_| Load::default()))
+    }
+}
 
 impl Node {
     /// An origin hands over a slice.
@@ -80,8 +92,8 @@ impl Node {
                 return Ok(());
             }
             if held.parcel.request.is_none() {
-                let outbox = &self.outbox;
-                refused = self.gate.decide(&key, until, &held.index, |mailbox| outbox.unacknowledged(mailbox));
+                let holds = holds(&self.outbox, self.ledger.head(), self.me);
+                refused = self.gate.decide(&key, until, &held.index, holds);
             }
         } else if !held.parcel.request.as_ref().is_some_and(|request| request.body.custodians.contains(&self.me)) {
             out.push(refuse("it is for another node, and no request asks this one to hold it"));
@@ -116,8 +128,8 @@ impl Node {
                 None => {
                     if let Some(index) = self.receiver.index(&key, store)? {
                         let until = self.ledger.head().epoch + self.config.federation.params().routing_window_epochs;
-                        let outbox = &self.outbox;
-                        refused = self.gate.decide(&key, until, &index, |mailbox| outbox.unacknowledged(mailbox));
+                        let holds = holds(&self.outbox, self.ledger.head(), self.me);
+                        refused = self.gate.decide(&key, until, &index, holds);
                     }
                 }
             }
@@ -135,8 +147,8 @@ impl Node {
     pub(super) fn hold_own(&mut self, key: SliceKey, body: &Arc<SliceBody>, bundle_count: u32) {
         let Some(index) = self.receiver.remember_own(key, body, bundle_count) else { return };
         let until = self.ledger.head().epoch + self.config.federation.params().routing_window_epochs;
-        let outbox = &self.outbox;
-        let refused: Vec<RefusedLeaf> = self.gate.decide(&key, until, &index, |mailbox| outbox.unacknowledged(mailbox));
+        let holds = holds(&self.outbox, self.ledger.head(), self.me);
+        let refused: Vec<RefusedLeaf> = self.gate.decide(&key, until, &index, holds);
         self.router.refuse_own(&key, refused);
     }
 

@@ -4,7 +4,7 @@ use postroad_protocol::block_list::BlockList;
 use postroad_protocol::record::{CoSigned, OwnerSigned, Record};
 use postroad_protocol::{Digest, Refusal, Signed, Verified};
 
-use super::{Admission, Node, Phase};
+use super::{Node, Phase};
 use crate::io::{Output, Time, Token};
 
 /// Registrations under way, at most.
@@ -46,12 +46,7 @@ impl Node {
             }
             return Err(Refusal::AlreadyRegistered { home: known.home });
         }
-        let allowed = match &self.config.admission {
-            Admission::Open => true,
-            Admission::Closed => false,
-            Admission::List(list) => list.contains(&mailbox),
-        };
-        if !allowed {
+        if !self.config.admission.allows(&mailbox) {
             return Err(Refusal::NotAllowed { reason: "this node's registration policy does not admit it".into() });
         }
         if self.phase == Phase::Joining || self.draining {
@@ -64,9 +59,7 @@ impl Node {
             known.tokens.push(token);
             return Ok(());
         }
-        if self.outbox.mailboxes() + self.registering.len() as u64 >= self.config.max_mailboxes {
-            return Err(Refusal::NotAllowed { reason: "this node hosts as many mailboxes as it may".into() });
-        }
+        self.has_place()?;
         if self.registering.len() >= MAX_REGISTERING || !self.registrations.pass(now) {
             return Err(Refusal::Busy);
         }

@@ -5,6 +5,7 @@
 //! start recovers with the code that every start runs.
 
 mod accepted;
+mod admission;
 mod challenges;
 #[cfg(feature = "cheat")]
 mod cheat;
@@ -15,6 +16,8 @@ mod holding;
 mod hosting;
 mod joining;
 mod moving;
+mod leaving;
+mod mending;
 mod retention;
 mod seen;
 
@@ -31,6 +34,7 @@ use postroad_store::{Read, StoreError, Write};
 
 use crate::arrivals::Arrivals;
 use crate::auditor::Auditor;
+use crate::departures::Forgetting;
 use crate::deposits::Deposits;
 use crate::evidence::{EvidencePool, Policy};
 use crate::exhibits::Exhibits;
@@ -83,11 +87,15 @@ pub struct Config {
     pub mailbox_quota: Load,
     /// What to do about those whom evidence convicts.
     pub policy: Policy,
+    /// Who may move a mailbox here.
+    pub moves: Admission,
+    /// Payload bytes that a mailbox may hold unacknowledged to be taken over.
+    pub max_move_bytes: u64,
     /// The last epoch that the signing guard has signed; for the sequencer's node only.
     pub guard_epoch: u64,
 }
 
-/// Who may register mailboxes at a node.
+/// Which mailboxes a node lets in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// Anybody.
@@ -152,6 +160,8 @@ pub struct Node {
     here_since: Option<Time>,
     has_returned: bool,
     next_round: Time,
+    /// What is left to forget of mailboxes that have moved away.
+    departed: Forgetting,
     /// How many rounds of housekeeping there were.
     rounds: usize,
     /// The slice without which nothing can be delivered, and the age since which it is missing.
@@ -214,6 +224,7 @@ impl Node {
             here_since: None,
             has_returned: false,
             next_round: Time(0),
+            departed: Forgetting::default(),
             rounds: 0,
             missing_since: None,
             next_attestation: Time(0),

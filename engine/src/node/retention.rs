@@ -1,4 +1,5 @@
-//! Retention: what is older than retention_ms of cut age is forgotten, a little in every round of housekeeping.
+//! Retention: what is older than retention_ms of cut age is forgotten, a little in every round of housekeeping; and so are
+//! the logs of mailboxes that have moved away for good.
 //!
 //! What is forgotten are payloads: slices held, and batches of this node's own. What is small stays, so that every proof
 //! can still be made: cuts, the leaves of logs, the last counter of every sender. Size forgets nothing; it makes a node
@@ -37,6 +38,8 @@ impl Node {
                 }
             }
         }
+        let window = self.config.federation.params().routing_window_epochs;
+        writes.extend(self.departed.round(&self.me, self.ledger.head(), window, store)?);
         if !writes.is_empty() {
             self.persist(writes, out);
         }

@@ -79,6 +79,11 @@ impl Node {
         (self.outbox.mailboxes(), self.receiver.pending())
     }
 
+    /// Whether a mailbox's log is here: it lives here, and if it moved here, its log has come.
+    pub fn hosts(&self, mailbox: &MailboxId) -> bool {
+        self.outbox.size(mailbox).is_some()
+    }
+
     /// What waits here, and in which bounds.
     pub fn backlog(&self) -> Backlog {
         let (inbox_bytes, inbox_bound_bytes) = self.inbox.queued_bytes();

@@ -48,6 +48,15 @@ const COMMENTS: &[(&str, &str)] = &[
          Whoever reaches this address can read how much this node carries, and with whom.",
     ),
     (
+        "moves.accept",
+        "Whose mailboxes may move here from other nodes: \"open\", \"closed\", or a list of addresses. Those that live here may\n\
+         always move away.",
+    ),
+    (
+        "moves.max_mailbox_bytes",
+        "Payload bytes that a mailbox may hold unread when it moves here; they are stored anew.",
+    ),
+    (
         "blame.policy",
         "What to do about a node that evidence convicts of a fraud: \"record\" it, \"refuse-slices\" (its new mail is not\n\
          taken), \"refuse-contact\" (nor is there any connection). A loss is no fraud.",

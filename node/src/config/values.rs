@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use postroad_engine::evidence::{Action, Policy};
+use postroad_engine::node::Admission;
 use postroad_protocol::{MailboxId, NodeId};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -43,7 +44,7 @@ impl StoreKind {
     }
 }
 
-/// Who may register a mailbox with a node.
+/// Which mailboxes a node lets in: those that register, and those that move.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Registration {
     /// Everybody.
@@ -55,6 +56,15 @@ pub enum Registration {
 }
 
 impl Registration {
+    /// As the engine takes it.
+    pub(crate) fn admission(&self) -> Admission {
+        match self {
+            Registration::Open => Admission::Open,
+            Registration::Closed => Admission::Closed,
+            Registration::Only(list) => Admission::List(list.clone()),
+        }
+    }
+
     /// Whether `mailbox` may register.
     pub fn allows(&self, mailbox: &MailboxId) -> bool {
         match self {
@@ -62,6 +72,22 @@ impl Registration {
             Registration::Closed => false,
             Registration::Only(list) => list.contains(mailbox),
         }
+    }
+}
+
+/// Which mailboxes of other nodes may move here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Moves {
+    /// Whose.
+    pub accept: Registration,
+    /// Payload bytes that a mailbox may hold unacknowledged.
+    pub max_mailbox_bytes: u64,
+}
+
+impl Default for Moves {
+    fn default() -> Moves {
+        Moves { accept: Registration::Open, max_mailbox_bytes: 4 << 30 }
     }
 }
 

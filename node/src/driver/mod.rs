@@ -57,7 +57,7 @@ use postroad_protocol::{Digest, Federation, NodeId, SecretKey, Signature, Verifi
 use postroad_store::{Guard, GuardError, SignedDraft, Store, StoreError};
 use tokio::sync::{mpsc, watch};
 
-use crate::config::{ConfigError, NodeConfig, Registration, Serving, StoreKind};
+use crate::config::{ConfigError, NodeConfig, Serving, StoreKind};
 use crate::http;
 use crate::metrics::Metrics;
 pub(crate) use control::BACKUP_REQUEST;
@@ -273,11 +273,9 @@ pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -
         addrs: config.announced().iter().map(Multiaddr::to_string).collect(),
         deputies: config.deputies.clone(),
         nonce,
-        admission: match &config.allow_registration {
-            Registration::Open => postroad_engine::node::Admission::Open,
-            Registration::Closed => postroad_engine::node::Admission::Closed,
-            Registration::Only(list) => postroad_engine::node::Admission::List(list.clone()),
-        },
+        admission: config.allow_registration.admission(),
+        moves: config.moves.accept.admission(),
+        max_move_bytes: config.moves.max_mailbox_bytes,
         max_queued_bytes: config.limits.inbox_queue_bytes,
         max_flight_bytes: config.limits.inbox_queue_bytes,
         max_sender_bytes: config.limits.sender_queue_bytes,

@@ -108,6 +108,8 @@ impl World {
             deputies: self.deputies[me].iter().map(|node| self.ids[*node]).collect(),
             nonce: self.rng.array(),
             admission: postroad_engine::node::Admission::Open,
+            moves: postroad_engine::node::Admission::Open,
+            max_move_bytes: 1 << 40,
             max_queued_bytes: 1 << 20,
             max_flight_bytes: 1 << 20,
             max_sender_bytes: 1 << 20,

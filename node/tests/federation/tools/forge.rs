@@ -85,6 +85,8 @@ pub(crate) fn follow(rows: &Rows, secret: &SecretKey, cuts: &[(Vec<u8>, Vec<u8>)
         deputies: Vec::new(),
         nonce: [9; 16],
         admission: Admission::Open,
+        moves: Admission::Open,
+        max_move_bytes: 1 << 40,
         max_queued_bytes: 1 << 20,
         max_flight_bytes: 1 << 20,
         max_sender_bytes: 1 << 20,

@@ -1,0 +1,47 @@
+//! Admission: which mailboxes this node takes in.
+
+use postroad_protocol::moving::Extent;
+use postroad_protocol::{MailboxId, Refusal};
+
+use super::{Admission, Node, Phase};
+
+impl Admission {
+    /// Whether it lets this mailbox in.
+    pub fn allows(&self, mailbox: &MailboxId) -> bool {
+        match self {
+            Admission::Open => true,
+            Admission::Closed => false,
+            Admission::List(list) => list.contains(mailbox),
+        }
+    }
+}
+
+impl Node {
+    /// Whether this node would take a mailbox over that holds so much, for its owner, unacknowledged.
+    ///
+    /// # Errors
+    /// [`Refusal`] says why not.
+    pub fn may_move(&self, mailbox: &MailboxId, extent: Extent) -> Result<(), Refusal> {
+        if !self.config.moves.allows(mailbox) {
+            return Err(Refusal::NotAllowed { reason: "this node's policy for moves does not admit it".into() });
+        }
+        if self.phase == Phase::Joining || self.draining {
+            return Err(Refusal::NotReady);
+        }
+        self.has_place()?;
+        let (held, limit) = (extent.bytes, self.config.max_move_bytes);
+        if held > limit {
+            let reason = format!("it holds {held} bytes unread where this node takes over {limit}; read some first");
+            return Err(Refusal::NotAllowed { reason });
+        }
+        Ok(())
+    }
+
+    /// Whether one mailbox more may live here.
+    pub(super) fn has_place(&self) -> Result<(), Refusal> {
+        if self.outbox.mailboxes() + self.registering.len() as u64 >= self.config.max_mailboxes {
+            return Err(Refusal::NotAllowed { reason: "this node hosts as many mailboxes as it may".into() });
+        }
+        Ok(())
+    }
+}
