@@ -7,6 +7,7 @@ use std::sync::Arc;
 use postroad_protocol::cut::{CertifiedCut, Cut, HeaderProof};
 use postroad_protocol::entry::{Entry, EntryProof};
 use postroad_protocol::merkle::log::Log;
+use postroad_protocol::moving::Extract;
 use postroad_protocol::slice::{SliceBody, SliceKey};
 use postroad_protocol::wire::call::Filed;
 use postroad_protocol::wire::client::Expired;
@@ -16,7 +17,7 @@ use postroad_store::{Read, StoreError};
 
 use crate::shelf::Shelf;
 use crate::slices::load_body;
-use crate::tables::{self, CUTS, EVIDENCE, EXPIRED, LOGS, LogRow, META, PLACES, SLICES};
+use crate::tables::{self, CUTS, EDGES, EVIDENCE, EXPIRED, EXTRACTS, Edge, LOGS, LogRow, META, PLACES, SLICES};
 
 /// Bytes of decoded cuts that are kept for all subscribers of a node, about.
 const MAX_CUT_BYTES: u64 = 8 << 20;
@@ -111,6 +112,9 @@ pub enum Unreadable {
     /// This slice: its holders and its origin have it.
     #[error("{1}")]
     Slice(Box<SliceKey>, StoreError),
+    /// What this slice of a former home's holds for one mailbox: that home, its custodians and its origin have it.
+    #[error("{2}")]
+    Extract(Box<SliceKey>, MailboxId, StoreError),
     /// Something that nobody else has.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -133,6 +137,8 @@ pub enum Served {
     Entry(Box<Entry>),
     /// The entries up to some index are past retention.
     Expired(Box<Expired>),
+    /// The entries up to this index were not handed over when the mailbox moved here.
+    Elsewhere(u64),
 }
 
 /// The cuts and slices that a node's subscribers read, decoded once for all of them.
@@ -141,7 +147,8 @@ pub struct Library {
     me: NodeId,
     federation: Federation,
     cuts: Shelf<u64, (CertifiedCut, Vec<HeaderProof>)>,
-    slices: Shelf<SliceKey, SliceBody>,
+    /// Slices, and what of them was extracted for one mailbox.
+    slices: Shelf<(SliceKey, Option<MailboxId>), SliceBody>,
 }
 
 impl Library {
@@ -165,9 +172,18 @@ impl Library {
         })
     }
 
-    fn slice(&self, store: &dyn Read, key: &SliceKey) -> Result<Arc<SliceBody>, StoreError> {
-        self.slices.get(*key, || {
-            let (_, body) = load_body(key, &self.me, &self.federation, store)?.ok_or_else(|| gone(key))?;
+    /// What a mailbox's leaves of a slice have their places in: the extract that came when the mailbox moved here, if
+    /// there is one, or the slice.
+    fn slice(&self, store: &dyn Read, key: &SliceKey, mailbox: &MailboxId) -> Result<Arc<SliceBody>, StoreError> {
+        let row = tables::extract_key(mailbox, key);
+        let extract = store.get(EXTRACTS, &row)?;
+        self.slices.get((*key, extract.is_some().then_some(*mailbox)), || {
+            let body = match extract {
+                Some(extract) => tables::read::<Extract>(EXTRACTS, &row, &extract)?.body,
+                // In a slice for another node that this one holds as well, the leaves have other places.
+                None if key.destination != self.me => return Err(StoreError::Corrupt { table: EXTRACTS, key: row }),
+                None => load_body(key, &self.me, &self.federation, store)?.ok_or_else(|| gone(key))?.1,
+            };
             let bytes = weight_bytes(&body);
             Ok((body, bytes))
         })
@@ -211,8 +227,14 @@ impl Reader {
         max_bytes: usize,
     ) -> Result<Vec<Served>, Unreadable> {
         let mut served = Vec::new();
-        let end = tables::mailbox_key(mailbox, u64::MAX);
-        let past = tables::get(store, META, EXPIRED)?.unwrap_or(0);
+        let until = tables::mailbox_key(mailbox, u64::MAX);
+        let past = Past {
+            settled: tables::get(store, META, EXPIRED)?.unwrap_or(0),
+            edge: tables::get(store, EDGES, &mailbox.0)?,
+        };
+        if let Some(begin) = past.edge.as_ref().map(|edge| edge.frontier.size()).filter(|begin| from < *begin) {
+            return Ok(vec![Served::Elsewhere(begin)]);
+        }
         let first = store.last(
             LOGS,
             &tables::mailbox_key(mailbox, 0),
@@ -221,35 +243,45 @@ impl Reader {
         let mut next = first.map_or_else(|| tables::mailbox_key(mailbox, from), |(key, _)| key);
         let (mut count, mut bytes) = (0, 0);
         loop {
-            let rows = store.range(LOGS, &next, &end, 16)?;
+            let rows = store.range(LOGS, &next, &until, 16)?;
             let Some((last, _)) = rows.last() else { return Ok(served) };
             next = [last.as_slice(), &[0]].concat();
             for (key, value) in rows {
                 let row: LogRow = tables::read(LOGS, &key, &value)?;
                 let start = tables::key_number(&key);
-                if row.settled <= past {
-                    if start + row.leaves.len() as u64 <= from {
+                let end = start + row.leaves.len() as u64;
+                if past.has(&row, end) {
+                    if end <= from {
                         continue;
                     }
-                    served.extend(expired(store, mailbox, from, past)?.map(|it| Served::Expired(Box::new(it))));
+                    served.extend(expired(store, mailbox, from, &past)?.map(|it| Served::Expired(Box::new(it))));
                     return Ok(served);
                 }
-                for (offset, log_index) in (start..start + row.leaves.len() as u64).enumerate() {
+                let mut sources = None;
+                for (offset, log_index) in (start..end).enumerate() {
                     if log_index < from {
                         continue;
                     }
                     if count >= limit || bytes >= max_bytes {
                         return Ok(served);
                     }
-                    let (cut, entry) = match self.entry(store, &row, offset, log_index) {
-                        Ok(read) => read,
+                    let read = match &sources {
+                        Some(sources) => self.entry(sources, &row, offset, log_index),
+                        None => self.sources(store, mailbox, &row).and_then(|read| {
+                            let entry = self.entry(&read, &row, offset, log_index);
+                            sources = Some(read);
+                            entry
+                        }),
+                    };
+                    let entry = match read {
+                        Ok(entry) => entry,
                         // What comes before it is sound.
                         Err(_) if !served.is_empty() => return Ok(served),
                         Err(unreadable) => return Err(unreadable),
                     };
                     if self.served != Some(row.epoch) {
                         self.served = Some(row.epoch);
-                        served.push(Served::Cut(Box::new(cut)));
+                        served.extend(sources.as_ref().map(|read| Served::Cut(Box::new(read.cut.0.clone()))));
                     }
                     count += 1;
                     bytes += entry.proof.common.len() + entry.proof.recipient.own.len() + PROOF_BYTES as usize;
@@ -259,31 +291,58 @@ impl Reader {
         }
     }
 
-    fn entry(
-        &self,
-        store: &dyn Read,
-        row: &LogRow,
-        offset: usize,
-        log_index: u64,
-    ) -> Result<(CertifiedCut, Entry), Unreadable> {
+    /// The cut and the messages of a row.
+    fn sources(&self, store: &dyn Read, mailbox: &MailboxId, row: &LogRow) -> Result<Sources, Unreadable> {
         let cut = self.library.cut(store, row.epoch);
         let cut = cut.map_err(|error| damaged(error, |error| Unreadable::Cut(row.epoch, error)))?;
-        let body = self.library.slice(store, &row.slice);
-        let body = body.map_err(|error| damaged(error, |error| Unreadable::Slice(Box::new(row.slice), error)))?;
-        let order = cut.1.get(row.position as usize).cloned();
-        let proof = order.and_then(|order| EntryProof::of(&body, &row.leaves[offset], order));
+        let body = self.library.slice(store, &row.slice, mailbox);
+        let body = body.map_err(|error| damaged(error, |error| lacks(&row.slice, mailbox, error)))?;
+        Ok(Sources { cut, body })
+    }
+
+    fn entry(&self, sources: &Sources, row: &LogRow, offset: usize, log_index: u64) -> Result<Entry, Unreadable> {
+        let order = sources.cut.1.get(row.position as usize).cloned();
+        let proof = order.and_then(|order| EntryProof::of(&sources.body, &row.leaves[offset], order));
         let proof = proof.ok_or_else(|| gone(&row.slice))?;
         #[cfg(feature = "cheat")]
         let proof = crate::outbox::cheat::serve_as_logged(proof, &row.leaves[offset]);
-        Ok((cut.0.clone(), Entry { log_index, settled: row.settled, proof }))
+        Ok(Entry { log_index, settled: row.settled, proof })
+    }
+}
+
+fn lacks(slice: &SliceKey, mailbox: &MailboxId, error: StoreError) -> Unreadable {
+    match error {
+        StoreError::Corrupt { table: EXTRACTS, .. } => Unreadable::Extract(Box::new(*slice), *mailbox, error),
+        error => Unreadable::Slice(Box::new(*slice), error),
+    }
+}
+
+/// What the entries of one row are read from.
+struct Sources {
+    cut: Arc<(CertifiedCut, Vec<HeaderProof>)>,
+    body: Arc<SliceBody>,
+}
+
+/// What of a log has no messages here any more.
+struct Past {
+    /// The last epoch that is past retention.
+    settled: u64,
+    /// Where the log begins here.
+    edge: Option<Edge>,
+}
+
+impl Past {
+    /// Whether a row that ends at this index is past retention, or came without its messages.
+    fn has(&self, row: &LogRow, end: u64) -> bool {
+        row.settled <= self.settled || self.edge.as_ref().is_some_and(|edge| end <= edge.expired_to)
     }
 }
 
 /// What is to be said to a reader at index `from` of the entries that are past retention.
-fn expired(store: &dyn Read, mailbox: &MailboxId, from: u64, past: u64) -> Result<Option<Expired>, StoreError> {
+fn expired(store: &dyn Read, mailbox: &MailboxId, from: u64, past: &Past) -> Result<Option<Expired>, StoreError> {
     let end = tables::mailbox_key(mailbox, u64::MAX);
     let mut next = tables::mailbox_key(mailbox, 0);
-    let mut log = Log::new();
+    let mut log = past.edge.as_ref().map_or_else(Log::new, |edge| Log::from(edge.frontier.clone()));
     let mut last = None;
     'rows: loop {
         let rows = store.range(LOGS, &next, &end, 256)?;
@@ -291,7 +350,7 @@ fn expired(store: &dyn Read, mailbox: &MailboxId, from: u64, past: u64) -> Resul
         next = [key.as_slice(), &[0]].concat();
         for (key, value) in rows {
             let row: LogRow = tables::read(LOGS, &key, &value)?;
-            if row.settled > past {
+            if !past.has(&row, tables::key_number(&key) + row.leaves.len() as u64) {
                 break 'rows;
             }
             for leaf in row.log_leaves() {

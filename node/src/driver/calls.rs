@@ -15,26 +15,31 @@ use tokio::sync::oneshot;
 use super::core::ToCore;
 use super::offences::OFFENCE;
 use super::streams::{GREETING, StreamError, read, read_greeting, write};
-use super::{Shared, evidence, explain, fetch};
+use super::{Shared, evidence, explain, fetch, moving};
 
 /// Suspicions that a status names, at most.
 const MAX_SUSPICIONS: usize = 256;
 /// Bytes of cuts in one answer, about. Anybody may ask sixteen times at once and read slowly.
 const PAGE_BYTES: usize = 1 << 20;
 /// How long a registration may take until a cut settles it, and a block list until it is on disk.
-const REGISTRATION_PATIENCE: Duration = Duration::from_secs(8);
+pub(super) const REGISTRATION_PATIENCE: Duration = Duration::from_secs(8);
 /// Headers that may be handed in at once.
 const MAX_HANDED_IN: usize = 256;
 
 /// Asks another node.
 pub(super) async fn ask(shared: &Shared, node: &NodeId, question: &Question) -> Result<Reply, StreamError> {
     // Mail that is ordered is fetched from whoever holds it.
-    if shared.shuns(node) && !matches!(question, Question::Slice(_)) {
+    if shared.shuns(node) && !is_for_ordered_mail(question) {
         return Err(StreamError::Shunned);
     }
     let (mut reader, mut writer) = shared.open(node, wire::CALL).await?.framed();
     write(&mut writer, question).await?;
     read(&mut reader, wire::MAX_ANSWER_BYTES).await
+}
+
+/// Whether a question is for mail that is ordered.
+fn is_for_ordered_mail(question: &Question) -> bool {
+    matches!(question, Question::Slice(_) | Question::Handoff(_) | Question::Extracts(..))
 }
 
 /// Answers one question.
@@ -76,7 +81,7 @@ fn name(question: &Question) -> &'static str {
 }
 
 async fn answer(shared: &Shared, from: NodeId, question: Question) -> Result<Reply, Refusal> {
-    if shared.shuns(&from) && !matches!(question, Question::Slice(_)) {
+    if shared.shuns(&from) && !is_for_ordered_mail(&question) {
         return Err(Refusal::NotAllowed { reason: "no contact with this node, by its operator's policy".into() });
     }
     Ok(match question {
@@ -147,12 +152,15 @@ async fn answer(shared: &Shared, from: NodeId, question: Question) -> Result<Rep
         Question::Anchored(node, number) => {
             Reply::Anchored(explain::anchored(shared, node, number).await?.map(Box::new))
         }
-        Question::Move(_) | Question::MoveStatus(_) | Question::MayMove(..) | Question::Inventory(_) => {
-            return Err(Refusal::NotAllowed { reason: "this node takes no mailboxes over".into() });
+        Question::Move(request) => moving::take_over(shared, from, *request).await?,
+        Question::MoveStatus(mailbox) => moving::status(shared, from, mailbox).await?,
+        Question::MayMove(mailbox, extent) => {
+            ask_core(shared, move |node| node.may_move(&mailbox, extent)).await??;
+            Reply::Taken
         }
-        Question::Handoff(_) | Question::Extracts(..) => {
-            return Err(Refusal::NotAllowed { reason: "this node hands no mailboxes over".into() });
-        }
+        Question::Inventory(mailbox) => moving::inventory(shared, from, mailbox).await?,
+        Question::Handoff(request) => moving::hand_over(shared, from, *request).await?,
+        Question::Extracts(mailbox, slices) => moving::extracts(shared, from, mailbox, slices).await?,
         Question::HandIn(chain) => {
             if chain.len() > MAX_HANDED_IN {
                 return Err(Refusal::TooLarge { bytes: chain.len() as u64, limit: MAX_HANDED_IN as u64 });
@@ -171,7 +179,7 @@ async fn answer(shared: &Shared, from: NodeId, question: Question) -> Result<Rep
 }
 
 /// What verified, or the refusal of what did not, which its sender answers for.
-async fn verified<T>(
+pub(super) async fn verified<T>(
     shared: &Shared,
     from: NodeId,
     checked: Result<T, postroad_protocol::VerifyError>,

@@ -14,6 +14,7 @@ use postroad_protocol::wire::client::{FromClient, Settled, ToClient};
 use postroad_protocol::{MailboxId, Params, Refusal, Verified, wire};
 use tokio::sync::{mpsc, watch};
 
+use super::calls::ask_core;
 use super::core::ToCore;
 use super::offences::{NUISANCE, OFFENCE};
 use super::streams::{StreamError, next_link, read_greeting, write, write_all};
@@ -178,6 +179,12 @@ async fn check(shared: &Shared, bundle: Bundle) -> Result<Result<Verified<Bundle
     Ok(verified.map_err(|error| Refusal::Invalid { reason: error.to_string() }))
 }
 
+/// Tells a subscriber that there is nothing for it.
+async fn refuse(shared: &Shared, entries: &mpsc::Sender<ToClient>, refusal: Refusal) -> Result<(), StreamError> {
+    shared.metrics.refused("subscription", &refusal);
+    entries.send(ToClient::Refused(refusal)).await.map_err(|_| StreamError::Ended)
+}
+
 /// Sends the mailbox's entries as they come, what is attested of them, and how far the log is settled.
 async fn subscription(
     shared: &Shared,
@@ -186,7 +193,9 @@ async fn subscription(
     entries: mpsc::Sender<ToClient>,
 ) -> Result<(), StreamError> {
     let mut view = shared.view.clone();
-    let mut current = 0;
+    // The last subscription that was taken up, and whether it goes on.
+    let (mut asked, mut is_open) = (0, false);
+    let mut is_hosted = false;
     let mut next = 0;
     let mut sent: u64 = 0;
     let mut told = (0, 0, 0);
@@ -194,30 +203,40 @@ async fn subscription(
     let mut reader = Reader::new(Arc::clone(&shared.library));
     loop {
         let Wishes { from, credit } = *wished.borrow_and_update();
-        if let Some((from, count)) = from
-            && count != current
-        {
-            (current, next, told, overdue) = (count, from, (0, 0, 0), Vec::new());
+        if let Some((from, count)) = from.filter(|(_, count)| *count != asked) {
+            (asked, next, told, overdue) = (count, from, (0, 0, 0), Vec::new());
             reader = Reader::new(Arc::clone(&shared.library));
-            let home = view.borrow().head.home(&mailbox);
-            if home != Some(shared.me) {
-                let refusal = match home {
-                    Some(home) => Refusal::NotHere { home },
-                    None => Refusal::NotFound { what: format!("mailbox {mailbox}") },
-                };
-                shared.metrics.refused("subscription", &refusal);
-                entries.send(ToClient::Refused(refusal)).await.map_err(|_| StreamError::Ended)?;
-                current = 0;
-                wished.changed().await.map_err(|_| StreamError::Ended)?;
-                continue;
-            }
+            (is_open, is_hosted) = (true, false);
         }
-        if current == 0 {
+        if !is_open {
             wished.changed().await.map_err(|_| StreamError::Ended)?;
             continue;
         }
         // The view first: the snapshot is at least as new, so what the view says of the log is in it.
         let seen = view.borrow_and_update().clone();
+        // A mailbox may move away while its owner reads.
+        let home = seen.head.home(&mailbox);
+        if home != Some(shared.me) {
+            let refusal = match home {
+                Some(home) => Refusal::NotHere { home },
+                None => Refusal::NotFound { what: format!("mailbox {mailbox}") },
+            };
+            refuse(shared, &entries, refusal).await?;
+            is_open = false;
+            continue;
+        }
+        // One that has just moved here has no log before its old home, or its owner, has handed that over.
+        if !is_hosted {
+            let hosts = ask_core(shared, move |node| node.hosts(&mailbox)).await;
+            is_hosted = hosts.map_err(|_| StreamError::Stopping)?;
+        }
+        if !is_hosted {
+            tokio::select! {
+                changed = view.changed() => changed.map_err(|_| StreamError::Stopping)?,
+                changed = wished.changed() => changed.map_err(|_| StreamError::Ended)?,
+            }
+            continue;
+        }
         let allowed = credit.min(sent.saturating_add(MAX_CREDIT)).saturating_sub(sent);
         let (limit, bytes) = PAGE;
         let limit = limit.min(usize::try_from(allowed).unwrap_or(limit));
@@ -239,8 +258,17 @@ async fn subscription(
         let mut count = 0;
         let mut behind = None;
         let mut unattested = false;
+        if let [Served::Elsewhere(begin)] = page[..] {
+            let what = format!(
+                "entries before {begin}: they were not handed over when the mailbox moved here, and its owner has them"
+            );
+            refuse(shared, &entries, Refusal::NotFound { what }).await?;
+            is_open = false;
+            continue;
+        }
         for served in page {
             let message = match served {
+                Served::Elsewhere(_) => break,
                 Served::Cut(cut) => ToClient::Cut(*cut),
                 Served::Entry(entry) => {
                     count += 1;

@@ -9,11 +9,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use postroad_engine::arrivals::Wanted;
 use postroad_engine::{Config, Fate, Input, Node, Now, OpenError, Output, Report, Time, tables};
 use postroad_protocol::block_list::BlockList;
 use postroad_protocol::codec::encode;
 use postroad_protocol::cut::Vote;
 use postroad_protocol::evidence::Evidence;
+use postroad_protocol::moving::MoveStatus;
 use postroad_protocol::record::OwnerSigned;
 use postroad_protocol::wire::client::ToClient;
 use postroad_protocol::wire::mail::{Homeward, Outward};
@@ -22,7 +24,7 @@ use postroad_protocol::{Digest, MailboxId, NodeId, PublicKey, Refusal, Seq, Sign
 use postroad_store::{Guard, GuardError, Read, Store, StoreError, Transaction, Write};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{NodeError, Shared, View, evidence, fetch};
+use super::{NodeError, Shared, View, evidence, fetch, moving};
 use crate::config::{NodeConfig, Sins};
 use crate::metrics::{Metrics, PeerQueue};
 
@@ -34,6 +36,9 @@ const SHOW: Duration = Duration::from_millis(200);
 /// A commit that takes longer is told of.
 const SLOW_COMMIT: Duration = Duration::from_secs(1);
 
+/// Why nobody is asked yet.
+const STARTING: &str = "the node is starting";
+
 /// Numbers streams, so that the end of an old one is not taken for the end of the one that replaced it.
 pub(super) type LinkId = u64;
 
@@ -43,6 +48,9 @@ pub(super) enum ToFollower {
     Rejected(Digest, String),
     Busy(Digest),
 }
+
+/// The answer to who moves its mailbox here.
+type Moving = Result<Box<MoveStatus>, Refusal>;
 
 /// What tasks tell the core.
 pub(super) enum ToCore {
@@ -61,6 +69,7 @@ pub(super) enum ToCore {
     Register(Box<Verified<OwnerSigned>>, oneshot::Sender<Result<(), Refusal>>),
     Block(Box<Verified<Signed<BlockList>>>, oneshot::Sender<Result<(), Refusal>>),
     Delivery(MailboxId, Seq, oneshot::Sender<Option<Fate>>),
+    Move(Box<Wanted>, oneshot::Sender<Moving>),
     /// Whether a cheat hands this slice out to nobody.
     #[cfg(feature = "cheat")]
     Withholds(postroad_protocol::slice::SliceKey, oneshot::Sender<bool>),
@@ -130,6 +139,7 @@ pub(super) struct Thread {
     /// Who waits for a registration, or for a block list or evidence to be durable.
     registrations: BTreeMap<u64, oneshot::Sender<Result<(), Refusal>>>,
     deliveries: BTreeMap<u64, oneshot::Sender<Option<Fate>>>,
+    moves: BTreeMap<u64, oneshot::Sender<Moving>>,
     durable: Vec<(mpsc::WeakSender<Homeward>, Homeward)>,
     next_token: u64,
     pub(super) drain_by: Option<Instant>,
@@ -186,6 +196,7 @@ impl Core {
             clients: BTreeMap::new(),
             registrations: BTreeMap::new(),
             deliveries: BTreeMap::new(),
+            moves: BTreeMap::new(),
             durable: Vec::new(),
             next_token: 0,
             drain_by: None,
@@ -411,6 +422,11 @@ impl Thread {
                 self.registrations.insert(token, answer);
                 return vec![Input::Register(token, owner)];
             }
+            ToCore::Move(wanted, answer) => {
+                let token = self.token();
+                self.moves.insert(token, answer);
+                return vec![Input::Move(token, wanted)];
+            }
             ToCore::Delivery(mailbox, seq, answer) => {
                 let token = self.token();
                 self.deliveries.insert(token, answer);
@@ -517,7 +533,19 @@ impl Thread {
                     let _ = answer.send(fate);
                 }
             }
-            Output::Moving(..) | Output::AskHandoff(..) | Output::AskExtracts(..) => {}
+            Output::Moving(token, status) => {
+                if let Some(answer) = self.moves.remove(&token) {
+                    let _ = answer.send(status);
+                }
+            }
+            Output::AskHandoff(node, request) => match &self.fetcher {
+                Some(shared) => moving::ask_handoff(shared, node, *request),
+                None => return Some(Input::HandedOver(request.mailbox, Err(STARTING.into()))),
+            },
+            Output::AskExtracts(node, mailbox, slices) => match &self.fetcher {
+                Some(shared) => moving::ask_extracts(shared, node, mailbox, slices),
+                None => return Some(Input::Extracted(mailbox, node, slices, Vec::new())),
+            },
             Output::Fetch(key, sources) => match &self.fetcher {
                 Some(shared) => fetch::slice(shared, key, sources),
                 None => return Some(Input::Fetched(key, None)),

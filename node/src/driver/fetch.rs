@@ -10,10 +10,10 @@ use postroad_protocol::slice::SliceKey;
 use postroad_protocol::wire::call::{Question, Reply};
 use postroad_protocol::{NodeId, Verified};
 
-use super::Shared;
 use super::calls::ask;
 use super::core::ToCore;
 use super::streams::StreamError;
+use super::{Shared, moving};
 
 /// How long one node has to answer.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -69,16 +69,18 @@ pub(super) async fn mend(shared: &Shared, unreadable: Unreadable) -> Result<(), 
         }
         Unreadable::Slice(key, error) => {
             tracing::error!(%error, "nothing is served of this slice; it is asked for from its holders and its origin");
-            let mut sources = vec![key.origin];
-            {
-                let view = shared.view.borrow();
-                let deputies = view.head.node(&key.destination).map_or(&[][..], |node| &node.deputies);
-                let started = view.head.nodes().filter(|(_, node)| node.incarnation > 0).map(|(node, _)| *node);
-                sources.extend(rank_custodians(&key.destination, deputies, started));
+            find(shared, *key, holders(shared, &key)).await;
+        }
+        Unreadable::Extract(key, mailbox, error) => {
+            tracing::error!(%error, "nothing is served of this slice; others are asked for what it holds for the mailbox");
+            for node in holders(shared, &key) {
+                let asked = moving::extracted(shared, node, mailbox, &[*key]).await;
+                let found = asked.map_or_else(Vec::new, |(_, found)| found);
+                if !found.is_empty() {
+                    shared.tell(ToCore::input(Input::Extracted(mailbox, node, vec![*key], found))).await;
+                    break;
+                }
             }
-            sources.retain(|node| *node != shared.me);
-            sources.truncate(MAX_SOURCES);
-            find(shared, *key, sources).await;
         }
         // The file is opened again when the disk has space.
         Unreadable::Store(error) if error.is_retryable() => {}
@@ -87,6 +89,16 @@ pub(super) async fn mend(shared: &Shared, unreadable: Unreadable) -> Result<(), 
     // Where it is in now, the next cut finds it; where nobody had it, it is not asked for all the time.
     tokio::time::sleep(AGAIN).await;
     Ok(())
+}
+
+/// Who may have a slice: its destination, its origin, its custodians.
+fn holders(shared: &Shared, key: &SliceKey) -> Vec<NodeId> {
+    let view = shared.view.borrow();
+    let deputies = view.head.node(&key.destination).map_or(&[][..], |node| &node.deputies);
+    let started = view.head.nodes().filter(|(_, node)| node.incarnation > 0).map(|(node, _)| *node);
+    let custodians = rank_custodians(&key.destination, deputies, started);
+    let all = [key.destination, key.origin].into_iter().chain(custodians);
+    all.filter(|node| *node != shared.me).take(MAX_SOURCES).collect()
 }
 
 /// Fetches one cut that was applied before.

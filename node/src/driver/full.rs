@@ -124,6 +124,9 @@ impl Thread {
             ToCore::Register(_, answer) | ToCore::Block(_, answer) => {
                 let _ = answer.send(Err(Refusal::Busy));
             }
+            ToCore::Move(_, answer) => {
+                let _ = answer.send(Err(Refusal::Busy));
+            }
             // Without an answer the question ends with "not ready".
             ToCore::Delivery(..) => {}
             ToCore::ClientUp(link, sender) => {

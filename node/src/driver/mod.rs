@@ -19,6 +19,7 @@
 //! | call | 1 per inbound call, bounded | one answer |
 //! | control | 1 | hands out backups to who may open the socket in the node's directory |
 //! | http | 1, and 1 per connection, bounded | metrics and health, from what is published (`http.rs`) |
+//! | handoff, extracts | 1 per question of the core | asks another node what a mailbox that moves here lacks (`moving.rs`) |
 //! | watcher | 1 | says in the log when the node's health changes |
 
 mod calls;
@@ -30,6 +31,7 @@ mod explain;
 mod fetch;
 mod full;
 mod holders;
+mod moving;
 mod offences;
 mod order;
 mod origins;
@@ -44,6 +46,7 @@ use std::time::Duration;
 
 use postroad_engine::Input;
 use postroad_engine::evidence::Brief;
+use postroad_engine::handover::Handovers;
 use postroad_engine::outbox::AttestedView;
 use postroad_engine::serve::Library;
 use postroad_net::{
@@ -132,6 +135,10 @@ struct Shared {
     desk: Arc<evidence::Desk>,
     /// Bounds the questions that read many rows.
     explaining: Arc<tokio::sync::Semaphore>,
+    /// Bounds what is read at once for mailboxes that move.
+    moving: Arc<tokio::sync::Semaphore>,
+    /// How far the logs have come that this node hands over.
+    handovers: Arc<Handovers>,
     metrics: Arc<Metrics>,
 }
 
@@ -311,6 +318,8 @@ pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -
         offences: Arc::default(),
         desk: Arc::default(),
         explaining: Arc::new(tokio::sync::Semaphore::new(explain::MAX_EXPLAINING)),
+        moving: Arc::new(tokio::sync::Semaphore::new(moving::MAX_MOVING)),
+        handovers: Arc::default(),
         metrics: Arc::clone(&metrics),
     };
     core.runs_fetches_with(&shared).await;
