@@ -1,0 +1,650 @@
+//! What a former home hands over of a log, what any node extracts of slices, and what is forgotten when a move is over.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use postroad_engine::arrivals::{Extracted, Handed};
+use postroad_engine::departures::{self, Departure, Forgetting};
+use postroad_engine::handover::{Handovers, extracts};
+use postroad_engine::outbox::{AttestedView, Outbox, Place};
+use postroad_engine::serve::{Library, Reader, Served, Unreadable};
+use postroad_engine::tables::{
+    self, ACKS, ALL, ARRIVALS, BATCHES, CUTS, DEPARTURES, EDGES, EXPIRED, EXTRACTS, Edge, LOGS, META, PLACES, SLICES,
+    StoredBatch, WAITING,
+};
+use postroad_protocol::attestation::{Acknowledgement, Anchor, LogHead};
+use postroad_protocol::batch::{AttestationRef, Header, Routed, route};
+use postroad_protocol::bundle::{Bundle, BundleBody};
+use postroad_protocol::codec::encode;
+use postroad_protocol::cut::{CertifiedCut, Cut, CutBody, CutHeader, vote};
+use postroad_protocol::genesis::{Federation, Genesis, Member, Params};
+use postroad_protocol::merkle::log::Frontier;
+use postroad_protocol::message::{Message, Recipient};
+use postroad_protocol::moving::{Extent, HandedRow, Handoff, HandoffPage, LogRow};
+use postroad_protocol::receipt::Sealed;
+use postroad_protocol::slice::{SliceKey, SliceLeaf};
+use postroad_protocol::state::{Imported, MailboxState, Moved, Span, State, StateKey};
+use postroad_protocol::wire::mail::SliceParcel;
+use postroad_protocol::{Digest, MailboxId, NodeId, Refusal, SecretKey, Seq, Signed};
+use postroad_store::{Read, Store, Write};
+
+fn key(seed: u8) -> SecretKey {
+    SecretKey::from_seed([seed; 32])
+}
+
+const SEQUENCER: u8 = 0;
+/// The old home, and the origin of some of the mail.
+const HOME: u8 = 1;
+const ORIGIN: u8 = 2;
+const OTHER: u8 = 3;
+const NEW_HOME: u8 = 4;
+const ALICE: u8 = 100;
+const BOB: u8 = 101;
+const NOBODY: u8 = 102;
+
+const MORE: usize = 1 << 20;
+
+fn id(seed: u8) -> MailboxId {
+    key(seed).public()
+}
+
+/// A node's store, with the log of a mailbox.
+struct Scene {
+    federation: Federation,
+    store: Store,
+    outbox: Outbox,
+    epoch: u64,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let genesis = Genesis {
+            name: "handover".into(),
+            time_ms: 0,
+            committee: vec![Member { node: id(SEQUENCER), addrs: Vec::new() }],
+            allow: Vec::new(),
+            params: Params::default(),
+        };
+        let federation = Federation::new(genesis).unwrap();
+        let store = Store::memory(&ALL);
+        let mut outbox = Outbox::open(&key(HOME), &federation, &store.snapshot().unwrap()).unwrap();
+        outbox.start(1, 0);
+        outbox.host(id(ALICE));
+        outbox.host(id(BOB));
+        Scene { federation, store, outbox, epoch: 0 }
+    }
+
+    fn write(&self, writes: &[Write]) {
+        let mut transaction = self.store.begin().unwrap();
+        writes.iter().for_each(|write| transaction.apply(write));
+        transaction.commit().unwrap();
+    }
+
+    /// A batch of `origin` with one message of a hundred bytes for each of these recipients, at their homes.
+    fn batch(&self, origin: u8, number: u64, recipients: &[(u8, u8)]) -> (StoredBatch, Signed<Header>, Routed) {
+        let message = |(salt, (mailbox, _)): (usize, &(u8, u8))| Message {
+            salt: [salt as u8; 16],
+            common: vec![number as u8; 100],
+            recipients: vec![Recipient { mailbox: id(*mailbox), own: Vec::new() }],
+        };
+        let messages: Vec<Message> = recipients.iter().enumerate().map(message).collect();
+        let body = BundleBody::new(id(50), id(origin), number * 100, 1_000, &messages);
+        let bundle = Bundle { signed: Signed::sign(body, &key(50), &self.federation).into_inner(), messages };
+        let homes: BTreeMap<MailboxId, NodeId> = recipients.iter().map(|(to, home)| (id(*to), id(*home))).collect();
+        let routed = route(std::slice::from_ref(&bundle), self.federation.id(), |mailbox| homes.get(mailbox).copied());
+        let header = Header {
+            origin: id(origin),
+            incarnation: 1,
+            number,
+            previous: Digest::ZERO,
+            routing_epoch: 1,
+            attestation: None,
+            entries: routed.entries,
+            slices: routed.slices.clone(),
+        };
+        let signed = Signed::sign(header.clone(), &key(origin), &self.federation).into_inner();
+        (StoredBatch { header, bundles: vec![bundle], homes }, signed, routed)
+    }
+
+    fn key_of(&self, header: &Signed<Header>, destination: u8) -> SliceKey {
+        let digest = header.digest(&self.federation);
+        let Header { origin, number, .. } = header.body;
+        SliceKey { origin, number, header: digest, destination: id(destination) }
+    }
+
+    /// A slice of another origin, held on this disk.
+    fn hold(&self, number: u64, destination: u8, recipients: &[u8]) -> SliceKey {
+        let recipients: Vec<(u8, u8)> = recipients.iter().map(|recipient| (*recipient, destination)).collect();
+        let (_, header, routed) = self.batch(ORIGIN, number, &recipients);
+        let slice = self.key_of(&header, destination);
+        let body = routed.bodies[0].clone();
+        let parcel = SliceParcel { header, destination: id(destination), request: None, body };
+        self.write(&[tables::put(SLICES, tables::slice_key(&slice), &parcel)]);
+        slice
+    }
+
+    /// The cut of the next epoch, with these headers.
+    fn cut(&mut self, headers: &[Signed<Header>]) -> Cut {
+        self.epoch += 1;
+        let sealed = |header: &Signed<Header>| Sealed { header: header.clone(), custody: Vec::new() };
+        let body = CutBody { headers: headers.iter().map(sealed).collect(), ..CutBody::default() };
+        let [records, fills, headers] = body.parts(&self.federation);
+        let header = CutHeader {
+            epoch: self.epoch,
+            previous: Digest::ZERO,
+            time_ms: self.epoch,
+            age_ms: self.epoch,
+            records,
+            fills,
+            headers,
+            state: Digest::ZERO,
+        };
+        let certificate = vec![vote(&key(SEQUENCER), header.digest(&self.federation))];
+        let cut = Cut { certified: CertifiedCut { header, certificate }, body };
+        self.write(&[tables::put(CUTS, tables::number_key(self.epoch), &cut)]);
+        cut
+    }
+
+    /// Delivers a slice of another origin with so many messages for Alice, and one for Bob.
+    fn deliver(&mut self, number: u64, count: usize) {
+        let mut recipients = vec![BOB];
+        recipients.extend(std::iter::repeat_n(ALICE, count));
+        let slice = self.hold(number, HOME, &recipients);
+        let row = self.store.snapshot().unwrap().get(SLICES, &tables::slice_key(&slice)).unwrap().unwrap();
+        let parcel: SliceParcel = tables::read(SLICES, &[], &row).unwrap();
+        let index = parcel.body.index(1, self.federation.id()).unwrap();
+        self.cut(&[parcel.header]);
+        let place = Place { settled: self.epoch, epoch: self.epoch, position: 0, slice };
+        let mut writes = Vec::new();
+        self.outbox.append(place, &index, &[], &mut writes);
+        self.write(&writes);
+    }
+
+    fn acknowledge(&mut self, log: LogHead) {
+        let body = Acknowledgement { mailbox: id(ALICE), log };
+        let signed = Signed::sign(body, &key(ALICE), &self.federation);
+        let mut writes = Vec::new();
+        self.outbox.acknowledge(&signed, &mut writes).unwrap();
+        self.write(&writes);
+    }
+
+    /// Attests all logs, finally.
+    fn attest(&mut self) -> Arc<AttestedView> {
+        self.outbox.begin(self.epoch, self.epoch).expect("something new");
+        let view = self.outbox.persisted(self.epoch).expect("it is signed");
+        let named = self.outbox.take_fresh();
+        let (mut batch, ..) = self.batch(HOME, 900 + self.epoch, &[(BOB, HOME)]);
+        batch.header.attestation = named;
+        let header = Signed::sign(batch.header, &key(HOME), &self.federation).into_inner();
+        let cut = self.cut(&[header]);
+        let proof = cut.body.header_proofs(&self.federation).remove(0);
+        let anchor = Anchor { cut: cut.certified, header: proof };
+        self.outbox.anchored(view.attestation.body.number, anchor).expect("it is final")
+    }
+
+    fn handoff(&self, view: &AttestedView, from: u64, max_bytes: usize, handovers: &Handovers) -> HandoffPage {
+        let attested = view.of(&id(ALICE)).unwrap();
+        let base = attested.base(&self.federation);
+        let handoff = Handoff {
+            node: id(HOME),
+            mailbox: id(ALICE),
+            home: id(NEW_HOME),
+            attestation: base.attestation,
+            log: base.log,
+        };
+        let handoff = Signed::sign(handoff, &key(HOME), &self.federation).into_inner();
+        let store = self.store.snapshot().unwrap();
+        let page = handovers.page(&store, &self.federation, handoff, attested, from, max_bytes).unwrap();
+        let checked = Handed::check(page.clone(), &id(HOME), &id(ALICE), &self.federation).expect("the page holds");
+        assert!(!checked.is_false());
+        page
+    }
+
+    fn extract(&self, slices: &[SliceKey], mailbox: u8, max_bytes: usize) -> Vec<Option<Vec<SliceLeaf>>> {
+        let store = self.store.snapshot().unwrap();
+        let found = extracts(&store, &id(HOME), &self.federation, &id(mailbox), slices, max_bytes).unwrap();
+        let check = |(extract, slice): (Option<_>, &SliceKey)| {
+            let checked = Extracted::check(extract?, &id(mailbox), &self.federation).expect("the extract holds");
+            assert_eq!(checked.key, *slice);
+            Some(checked.leaves)
+        };
+        found.into_iter().zip(slices).map(check).collect()
+    }
+}
+
+fn counts(found: &[Option<Vec<SliceLeaf>>]) -> Vec<Option<usize>> {
+    found.iter().map(|leaves| leaves.as_ref().map(Vec::len)).collect()
+}
+
+#[test]
+fn an_extract_shows_a_mailboxs_leaves_or_that_there_are_none() {
+    let scene = Scene::new();
+    // One for this node, one held for another, and one that is nowhere.
+    let slices =
+        [scene.hold(1, HOME, &[ALICE, BOB, ALICE]), scene.hold(2, OTHER, &[BOB, ALICE]), scene.hold(3, HOME, &[BOB])];
+    let nowhere = SliceKey { number: 4, ..slices[0] };
+    let slices = [&slices[..], &[nowhere]].concat();
+    assert_eq!(counts(&scene.extract(&slices, ALICE, MORE)), [Some(2), Some(1), Some(0), None]);
+    assert_eq!(counts(&scene.extract(&slices, NOBODY, MORE)), [Some(0), Some(0), Some(0), None]);
+    // One that is damaged is not here, and keeps none from being answered for.
+    scene.write(&[Write::Put { table: SLICES, key: tables::slice_key(&slices[0]), value: vec![1, 2, 3] }]);
+    assert_eq!(counts(&scene.extract(&slices, ALICE, MORE)), [None, Some(1), Some(0), None]);
+}
+
+#[test]
+fn an_extract_is_cut_from_the_nodes_own_batch_once_that_is_ordered() {
+    let mut scene = Scene::new();
+    let (batch, header, _) = scene.batch(HOME, 7, &[(ALICE, OTHER), (BOB, NEW_HOME), (ALICE, OTHER)]);
+    scene.write(&[tables::put(BATCHES, tables::number_key(7), &batch)]);
+    let slices = [scene.key_of(&header, OTHER), scene.key_of(&header, NEW_HOME), scene.key_of(&header, ORIGIN)];
+    assert_eq!(counts(&scene.extract(&slices, ALICE, MORE)), [None; 3]);
+    let (_, another, _) = scene.batch(OTHER, 1, &[(BOB, HOME)]);
+    let epoch = scene.cut(&[another, header]).certified.header.epoch;
+    scene.write(&[tables::put(PLACES, tables::number_key(7), &(epoch, 1_u32))]);
+    assert_eq!(counts(&scene.extract(&slices, ALICE, MORE)), [Some(2), Some(0), None]);
+    // A batch of the same number that no cut has included is another one.
+    let dead = SliceKey { header: Digest([9; 32]), ..slices[0] };
+    assert_eq!(counts(&scene.extract(&[dead, slices[0]], ALICE, MORE)), [None, Some(2)]);
+}
+
+#[test]
+fn an_extract_that_came_before_is_given_on_to_its_own_mailbox_only() {
+    let scene = Scene::new();
+    let slice = scene.hold(1, OTHER, &[ALICE, BOB]);
+    let store = scene.store.snapshot().unwrap();
+    let extract = extracts(&store, &id(HOME), &scene.federation, &id(ALICE), &[slice], MORE).unwrap().remove(0);
+    scene.write(&[
+        tables::delete(SLICES, tables::slice_key(&slice)),
+        tables::put(EXTRACTS, tables::extract_key(&id(ALICE), &slice), &extract.unwrap()),
+    ]);
+    assert_eq!(counts(&scene.extract(&[slice], ALICE, MORE)), [Some(1)]);
+    assert_eq!(counts(&scene.extract(&[slice], BOB, MORE)), [None]);
+}
+
+#[test]
+fn extracts_are_answered_for_as_many_slices_as_fit_and_one_at_least() {
+    let scene = Scene::new();
+    let slices: Vec<SliceKey> = (1..=4).map(|number| scene.hold(number, HOME, &[ALICE])).collect();
+    assert_eq!(scene.extract(&slices, ALICE, 0).len(), 1);
+    let one = encode(&{
+        let store = scene.store.snapshot().unwrap();
+        extracts(&store, &id(HOME), &scene.federation, &id(ALICE), &slices[..1], 0).unwrap().remove(0).unwrap()
+    });
+    assert_eq!(scene.extract(&slices, ALICE, 2 * one.len()).len(), 2);
+    assert_eq!(scene.extract(&slices, ALICE, MORE).len(), 4);
+    // Large slices are not read without end for answers that are small.
+    let large: Vec<SliceKey> =
+        (5..=9).map(|number| scene.hold(number, HOME, &std::iter::repeat_n(BOB, 200).collect::<Vec<_>>())).collect();
+    assert!(scene.extract(&large, ALICE, 4_000).len() < large.len());
+}
+
+/// All pages, each asked for where the one before ended.
+fn all_pages(scene: &Scene, view: &AttestedView, max_bytes: usize, handovers: &Handovers) -> Vec<HandoffPage> {
+    let mut pages = Vec::new();
+    let mut from = 0;
+    let size = view.of(&id(ALICE)).unwrap().log.log.size;
+    while from < size {
+        let page = scene.handoff(view, from, max_bytes, handovers);
+        assert!(!page.rows.is_empty(), "a page has one row at least");
+        from = page.before.size() + page.rows.iter().map(|row| row.row.leaves.len() as u64).sum::<u64>();
+        pages.push(page);
+    }
+    pages
+}
+
+#[test]
+fn pages_of_a_log_give_the_log_that_the_attestation_names() {
+    let mut scene = Scene::new();
+    (1..=9).for_each(|number| scene.deliver(number, number as usize));
+    let view = scene.attest();
+    // What comes after the attestation is not handed over.
+    scene.deliver(10, 3);
+    let log = view.of(&id(ALICE)).unwrap().log.log;
+    assert_eq!(log.size, 45);
+    for max_bytes in [0, 5_000, MORE] {
+        let pages = all_pages(&scene, &view, max_bytes, &Handovers::default());
+        assert_eq!(pages.len() == 1, max_bytes == MORE);
+        let mut frontier = Frontier::new();
+        for page in &pages {
+            assert_eq!(page.before, frontier);
+            assert_eq!(page.open, Extent { entries: 45, bytes: 4_500 });
+            assert!(page.rows.iter().all(|row| row.extract.is_some()));
+            let leaves = page.rows.iter().flat_map(|row| row.row.log_leaves());
+            leaves.for_each(|leaf| frontier.append(leaf.hash()));
+        }
+        assert_eq!((frontier.size(), frontier.root()), (log.size, log.root));
+    }
+    // A page begins at a row: 7 and 8 are in the fourth, which begins at 6. Nobody has asked for what is before.
+    let page = scene.handoff(&view, 8, 0, &Handovers::default());
+    assert_eq!(page.before.size(), 6);
+    assert_eq!(page.rows.len(), 1);
+    let before = all_pages(&scene, &view, 0, &Handovers::default())[3].before.clone();
+    assert_eq!(page.before, before);
+    let nothing = scene.handoff(&view, 1_000, MORE, &Handovers::default());
+    assert_eq!((nothing.before.size(), nothing.before.root(), nothing.rows.len()), (log.size, log.root, 0));
+}
+
+#[test]
+fn what_a_page_remembers_of_a_log_that_was_written_anew_is_not_used() {
+    let mut scene = Scene::new();
+    (1..=4).for_each(|number| scene.deliver(number, 2));
+    let view = scene.attest();
+    let handovers = Handovers::default();
+    let first = scene.handoff(&view, 0, 0, &handovers).rows.remove(0).row;
+    // Another first row takes its place, and the log that is attested from now on begins with it.
+    let mut other = first;
+    other.settled = 0;
+    scene.write(&[tables::put(LOGS, tables::mailbox_key(&id(ALICE), 0), &other)]);
+    scene.outbox = Outbox::open(&key(HOME), &scene.federation, &scene.store.snapshot().unwrap()).unwrap();
+    scene.outbox.start(2, 0);
+    let view = scene.attest();
+    let log = view.of(&id(ALICE)).unwrap().log.log;
+    let page = scene.handoff(&view, 2, MORE, &handovers);
+    let mut frontier = page.before.clone();
+    page.rows.iter().flat_map(|row| row.row.log_leaves()).for_each(|leaf| frontier.append(leaf.hash()));
+    assert_eq!((frontier.size(), frontier.root()), (log.size, log.root));
+}
+
+#[test]
+fn what_the_owner_has_or_retention_took_is_handed_over_without_messages() {
+    let mut scene = Scene::new();
+    (1..=2).for_each(|number| scene.deliver(number, 2));
+    // The owner has the first entry of the third row as well.
+    scene.deliver(3, 2);
+    let head = view_log(&scene, 5);
+    scene.deliver(4, 2);
+    scene.acknowledge(head);
+    let view = scene.attest();
+    let handed = |scene: &Scene| -> (Vec<bool>, Extent) {
+        let page = scene.handoff(&view, 0, MORE, &Handovers::default());
+        (page.rows.iter().map(|HandedRow { extract, .. }| extract.is_some()).collect(), page.open)
+    };
+    assert_eq!(handed(&scene), (vec![false, false, true, true], Extent { entries: 3, bytes: 300 }));
+    scene.write(&[tables::put(META, EXPIRED, &3_u64)]);
+    assert_eq!(handed(&scene), (vec![false, false, false, true], Extent { entries: 2, bytes: 200 }));
+}
+
+/// Alice's log when it had `size` entries.
+fn view_log(scene: &Scene, size: u64) -> LogHead {
+    let mut frontier = Frontier::new();
+    let rows = scene.store.snapshot().unwrap().range(LOGS, &tables::mailbox_key(&id(ALICE), 0), &[], 100).unwrap();
+    let rows = rows.iter().filter(|(key, _)| key.starts_with(&id(ALICE).0));
+    let rows: Vec<LogRow> = rows.map(|(key, row)| tables::read(LOGS, key, row).unwrap()).collect();
+    let leaves = rows.iter().flat_map(LogRow::log_leaves).take(size as usize);
+    leaves.for_each(|leaf| frontier.append(leaf.hash()));
+    LogHead { size, root: frontier.root() }
+}
+
+/// The state of a federation in which Alice lives at `home`, and lived at others before.
+fn state(scene: &Scene, home: u8, moved: Option<Moved>) -> State {
+    let mut head = State::genesis(&scene.federation);
+    let value = MailboxState {
+        home: id(home),
+        since: 20,
+        record: Digest::ZERO,
+        encryption_key: Digest::ZERO,
+        recovery_key: None,
+        registered: 1,
+        moved,
+    };
+    head.restore(StateKey::Mailbox(id(ALICE)), &encode(&value)).unwrap();
+    head
+}
+
+/// A move away from this node in the cut of epoch 20, which is finished if `through` says so.
+fn moved(through: Option<u64>) -> Option<Moved> {
+    let span = Span { node: id(HOME), since: 1, until: 20, complete: Some(1) };
+    let import = through.map(|through| Imported {
+        digest: Digest::ZERO,
+        first: 21,
+        epoch: 21,
+        through,
+        base: None,
+        missing: Vec::new(),
+    });
+    Some(Moved { spans: vec![span], import })
+}
+
+const WINDOW: u64 = 4;
+
+#[test]
+fn a_mailbox_is_handed_over_up_to_the_last_final_attestation_that_names_it() {
+    let mut scene = Scene::new();
+    scene.deliver(1, 1);
+    let view = scene.attest();
+    let attested = |scene: &Scene, head: &State, last: Option<&AttestedView>| {
+        let store = scene.store.snapshot().unwrap();
+        departures::attested(&id(ALICE), &id(HOME), head, last, WINDOW, &store).unwrap()
+    };
+    let here = state(&scene, HOME, None);
+    assert_eq!(*attested(&scene, &here, Some(&view)).unwrap(), view.of(&id(ALICE)).unwrap());
+    assert_eq!(attested(&scene, &here, None), Err(Refusal::NotReady), "after a start, until one is final");
+    let stranger = attested(&scene, &State::genesis(&scene.federation), Some(&view));
+    assert!(matches!(stranger, Err(Refusal::NotFound { .. })));
+    // The switch is applied, and its epoch not delivered.
+    let left = state(&scene, NEW_HOME, moved(None));
+    assert_eq!(*attested(&scene, &left, Some(&view)).unwrap(), view.of(&id(ALICE)).unwrap());
+    assert_eq!(attested(&scene, &left, None), Err(Refusal::NotReady));
+    // It is delivered: what was final then counts, even after a start.
+    scene.write(&[departures::left(&id(ALICE), 20, Some(&view))]);
+    assert_eq!(*attested(&scene, &left, None).unwrap(), view.of(&id(ALICE)).unwrap());
+    scene.write(&[departures::left(&id(ALICE), 20, None)]);
+    assert!(matches!(attested(&scene, &left, Some(&view)), Err(Refusal::NotFound { .. })), "there was none");
+    // One of the cut's own epoch, or a later one, is none of a home.
+    scene.write(&[departures::left(&id(ALICE), view.attestation.body.epoch, Some(&view))]);
+    let row = scene.store.snapshot().unwrap().get(DEPARTURES, &id(ALICE).0).unwrap().unwrap();
+    assert_eq!(tables::read::<Departure>(DEPARTURES, &[], &row).unwrap().attested, None);
+    let elsewhere = attested(&scene, &state(&scene, NEW_HOME, None), Some(&view));
+    assert_eq!(elsewhere, Err(Refusal::NotHere { home: id(NEW_HOME) }), "it never lived here");
+}
+
+#[test]
+fn a_log_is_forgotten_when_its_move_is_finished_and_not_before() {
+    let mut scene = Scene::new();
+    (1..=3).for_each(|number| scene.deliver(number, 2));
+    let view = scene.attest();
+    let slice = scene.hold(1, HOME, &[ALICE]);
+    let store = scene.store.snapshot().unwrap();
+    let extract = extracts(&store, &id(HOME), &scene.federation, &id(ALICE), &[slice], MORE).unwrap().remove(0);
+    let mailbox = id(ALICE);
+    scene.acknowledge(view.of(&mailbox).unwrap().log.log);
+    let row: LogRow =
+        tables::read(LOGS, &[], &store.get(LOGS, &tables::mailbox_key(&mailbox, 0)).unwrap().unwrap()).unwrap();
+    scene.write(&[
+        tables::put(EXTRACTS, tables::extract_key(&mailbox, &slice), &extract.unwrap()),
+        tables::put(EDGES, mailbox.0, &Edge { frontier: Frontier::new(), expired_to: 0 }),
+        tables::put(WAITING, tables::mailbox_key(&mailbox, 1), &row),
+        departures::left(&mailbox, 20, Some(&view)),
+    ]);
+    let all = [LOGS, EXTRACTS, EDGES, WAITING, ACKS, DEPARTURES];
+    let rows_of = |scene: &Scene, seed: u8| -> usize {
+        let store = scene.store.snapshot().unwrap();
+        let of = |table| store.range(table, &id(seed).0, &postroad_store::prefix_end(&id(seed).0), 99).unwrap().len();
+        all.into_iter().map(of).sum()
+    };
+    let (before, bobs) = (rows_of(&scene, ALICE), rows_of(&scene, BOB));
+    assert_eq!((before, bobs), (8, 3));
+    let round = |scene: &Scene, head: &State| {
+        let mut forgetting = Forgetting::default();
+        let writes = forgetting.round(&id(HOME), head, WINDOW, &scene.store.snapshot().unwrap()).unwrap();
+        scene.write(&writes);
+    };
+    let finished = moved(Some(20 + WINDOW - 1));
+    for (why, head) in [
+        ("nothing is imported", state(&scene, NEW_HOME, moved(None))),
+        ("more may come", state(&scene, NEW_HOME, moved(Some(20 + WINDOW - 2)))),
+        ("it is back", state(&scene, HOME, finished.clone())),
+    ] {
+        round(&scene, &head);
+        assert_eq!(rows_of(&scene, ALICE), before, "{why}");
+    }
+    let done = state(&scene, NEW_HOME, finished);
+    scene.write(&[Write::Put { table: ARRIVALS, key: mailbox.0.to_vec(), value: vec![0] }]);
+    round(&scene, &done);
+    assert_eq!(rows_of(&scene, ALICE), before, "it is coming back");
+    scene.write(&[tables::delete(ARRIVALS, mailbox.0)]);
+    round(&scene, &done);
+    assert_eq!((rows_of(&scene, ALICE), rows_of(&scene, BOB)), (0, bobs));
+}
+
+#[test]
+fn a_long_log_is_forgotten_in_rounds_that_are_bounded() {
+    let scene = Scene::new();
+    let slice = scene.hold(1, HOME, &[ALICE]);
+    let row = LogRow { settled: 1, epoch: 1, position: 0, slice, leaves: Vec::new() };
+    let rows = (0..3_000).map(|at| tables::put(LOGS, tables::mailbox_key(&id(ALICE), at), &row));
+    let writes: Vec<Write> = rows.chain([departures::left(&id(ALICE), 20, None)]).collect();
+    scene.write(&writes);
+    let head = state(&scene, NEW_HOME, moved(Some(20 + WINDOW - 1)));
+    let mut forgetting = Forgetting::default();
+    let mut rounds = 0;
+    loop {
+        let writes = forgetting.round(&id(HOME), &head, WINDOW, &scene.store.snapshot().unwrap()).unwrap();
+        if writes.is_empty() {
+            break;
+        }
+        assert!(writes.len() <= 1_024 + 3);
+        scene.write(&writes);
+        rounds += 1;
+    }
+    assert_eq!(rounds, 3);
+    assert!(scene.store.snapshot().unwrap().last(LOGS, &[], &[]).unwrap().is_none());
+    assert!(scene.store.snapshot().unwrap().last(DEPARTURES, &[], &[]).unwrap().is_none());
+}
+
+/// What a reader is served.
+fn served(scene: &Scene, me: u8, from: u64) -> Result<Vec<Served>, Unreadable> {
+    let library = Arc::new(Library::new(id(me), &scene.federation));
+    Reader::new(library).entries(&scene.store.snapshot().unwrap(), &id(ALICE), from, 100, MORE)
+}
+
+/// The rows that the new home has after it took over what a page hands over, of which it knows what is below `edge` by its
+/// right edge only.
+fn take_over(scene: &Scene, page: &HandoffPage, edge: u64) -> Store {
+    let store = Store::memory(&ALL);
+    let mut transaction = store.begin().unwrap();
+    let from = scene.store.snapshot().unwrap();
+    for (key, value) in from.range(CUTS, &[], &[], 100).unwrap() {
+        transaction.apply(&Write::Put { table: CUTS, key, value });
+    }
+    let (mut frontier, mut expired_to) = (page.before.clone(), 0);
+    for HandedRow { row, extract } in &page.rows {
+        let start = frontier.size();
+        row.log_leaves().for_each(|leaf| frontier.append(leaf.hash()));
+        if start < edge {
+            let edge = Edge { frontier: frontier.clone(), expired_to };
+            transaction.apply(&tables::put(EDGES, id(ALICE).0, &edge));
+            continue;
+        }
+        let mut row = row.clone();
+        match extract {
+            Some(extract) => {
+                row.leaves = Extracted::check((**extract).clone(), &id(ALICE), &scene.federation).unwrap().leaves;
+                let key = tables::extract_key(&id(ALICE), &row.slice);
+                transaction.apply(&tables::put(EXTRACTS, key, &**extract));
+            }
+            None => expired_to = frontier.size(),
+        }
+        transaction.apply(&tables::put(LOGS, tables::mailbox_key(&id(ALICE), start), &row));
+    }
+    if expired_to > 0 {
+        let edge = Edge { frontier: page.before.clone(), expired_to };
+        transaction.apply(&tables::put(EDGES, id(ALICE).0, &edge));
+    }
+    transaction.commit().unwrap();
+    store
+}
+
+fn log_of(served: &[Served]) -> Vec<(u64, Seq)> {
+    let entries = served.iter().filter_map(|served| match served {
+        Served::Entry(entry) => Some(entry),
+        _ => None,
+    });
+    entries.map(|entry| (entry.log_index, Seq { epoch: entry.settled, position: 0, index: 0 })).collect()
+}
+
+#[test]
+fn entries_that_were_handed_over_are_read_from_their_extracts() {
+    let mut scene = Scene::new();
+    (1..=3).for_each(|number| scene.deliver(number, 2));
+    let view = scene.attest();
+    let before = served(&scene, HOME, 0).unwrap();
+    let page = scene.handoff(&view, 0, MORE, &Handovers::default());
+    let old = std::mem::replace(&mut scene.store, Store::memory(&ALL));
+    let there = Scene { store: old, ..scene };
+    let new = Scene { store: take_over(&there, &page, 0), ..Scene::new() };
+    let after = served(&new, NEW_HOME, 0).unwrap();
+    assert_eq!(log_of(&after).len(), 6);
+    assert_eq!(encoded(&after), encoded(&before), "the same entries, with the same proofs");
+    // One whose extract is gone is asked for from others; the slice of another node does not do.
+    let slice = page.rows[0].row.slice;
+    new.write(&[tables::delete(EXTRACTS, tables::extract_key(&id(ALICE), &slice))]);
+    assert!(
+        matches!(served(&new, NEW_HOME, 0), Err(Unreadable::Extract(gone, of, _)) if *gone == slice && of == id(ALICE))
+    );
+    assert_eq!(log_of(&served(&new, NEW_HOME, 2).unwrap()).len(), 4);
+}
+
+fn encoded(served: &[Served]) -> Vec<Vec<u8>> {
+    let bytes = |served: &Served| match served {
+        Served::Cut(cut) => encode(&**cut),
+        Served::Entry(entry) => encode(&**entry),
+        Served::Expired(expired) => encode(&**expired),
+        Served::Elsewhere(index) => encode(index),
+    };
+    served.iter().map(bytes).collect()
+}
+
+#[test]
+fn a_log_that_began_elsewhere_is_read_from_its_edge_on() {
+    let mut scene = Scene::new();
+    (1..=3).for_each(|number| scene.deliver(number, 2));
+    let view = scene.attest();
+    let page = scene.handoff(&view, 0, MORE, &Handovers::default());
+    scene.store = take_over(&scene, &page, 2);
+    for from in 0..2 {
+        assert!(matches!(served(&scene, NEW_HOME, from).unwrap()[..], [Served::Elsewhere(2)]));
+    }
+    assert_eq!(log_of(&served(&scene, NEW_HOME, 2).unwrap()).len(), 4);
+    // Past retention, the log goes on from its edge.
+    scene.write(&[tables::put(META, EXPIRED, &2_u64)]);
+    let Served::Expired(expired) = served(&scene, NEW_HOME, 2).unwrap().remove(0) else { panic!("it is expired") };
+    let mut frontier = expired.before.clone();
+    frontier.append(expired.last.hash());
+    assert_eq!((frontier.size(), frontier.root()), (4, view_log_of(&page, 4)));
+}
+
+/// The root of the log of a page that begins at its beginning.
+fn view_log_of(page: &HandoffPage, size: usize) -> Digest {
+    let mut frontier = Frontier::new();
+    let leaves = page.rows.iter().flat_map(|row| row.row.log_leaves()).take(size);
+    leaves.for_each(|leaf| frontier.append(leaf.hash()));
+    frontier.root()
+}
+
+#[test]
+fn what_came_without_its_messages_counts_as_past_retention() {
+    let mut scene = Scene::new();
+    (1..=3).for_each(|number| scene.deliver(number, 2));
+    scene.acknowledge(view_log(&scene, 4));
+    let view = scene.attest();
+    let page = scene.handoff(&view, 0, MORE, &Handovers::default());
+    scene.store = take_over(&scene, &page, 0);
+    let Served::Expired(expired) = served(&scene, NEW_HOME, 1).unwrap().remove(0) else { panic!("it is expired") };
+    assert_eq!(expired.before.size(), 3);
+    assert_eq!(log_of(&served(&scene, NEW_HOME, 4).unwrap()).len(), 2);
+}
+
+#[test]
+fn a_handoff_of_another_log_than_its_attestation_names_is_false() {
+    let mut scene = Scene::new();
+    scene.deliver(1, 2);
+    let view = scene.attest();
+    let mut page = scene.handoff(&view, 0, MORE, &Handovers::default());
+    let AttestationRef { number, .. } = page.handoff.body.attestation;
+    assert_eq!(number, view.attestation.body.number);
+    page.handoff.body.log.size -= 1;
+    page.handoff = Signed::sign(page.handoff.body.clone(), &key(HOME), &scene.federation).into_inner();
+    let handed = Handed::check(page, &id(HOME), &id(ALICE), &scene.federation).unwrap();
+    assert!(handed.is_false());
+}
