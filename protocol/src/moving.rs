@@ -33,7 +33,8 @@ pub struct Switch {
     /// The mailbox.
     #[n(0)]
     pub mailbox: MailboxId,
-    /// The digest of the record in force: the registration's or the last switch's.
+    /// The digest of the record in force: the registration's or the last switch's. A switch with the recovery key's
+    /// signature may name the last record that has one, or the registration's, instead.
     #[n(1)]
     pub replaces: Digest,
     /// The new home.
@@ -193,7 +194,8 @@ pub struct Import {
     /// The import before this one; of the first, the switch.
     #[n(2)]
     pub previous: Digest,
-    /// The log that is continued; none if that is the empty one of a registration. All imports of a move say the same.
+    /// The log that is continued; none if it begins with the oldest home that is remembered: the registration's, but
+    /// for mailboxes that have moved often. All imports of a move say the same.
     #[n(3)]
     pub base: Option<Base>,
     /// The last epoch whose cut is considered.

@@ -39,6 +39,7 @@ impl Bench {
             recovery_key: None,
             registered: 1,
             moved: None,
+            recovered: None,
         };
         let (progress, watch) = watch::channel(Progress::waiting());
         self.progress.push(watch);

@@ -45,6 +45,7 @@ impl Scene {
                 recovery_key: None,
                 registered: 1,
                 moved: None,
+                recovered: None,
             };
             head.restore(StateKey::Mailbox(sender.public()), &encode(&value)).expect("a value");
         }

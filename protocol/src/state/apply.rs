@@ -305,6 +305,7 @@ impl Draft {
             recovery_key: registration.recovery_key,
             registered: self.state.epoch,
             moved: None,
+            recovered: None,
         };
         self.set_mailbox(mailbox, value);
         Ok(())

@@ -140,6 +140,11 @@ pub struct MailboxState {
     /// Where it lived before; none if it has never moved.
     #[n(6)]
     pub moved: Option<Moved>,
+    /// The last record that the recovery key signed, or the registration's, where others have replaced it since: what
+    /// the recovery key may replace whatever the device signs. None if that is the record in force, or there is no
+    /// recovery key.
+    #[n(7)]
+    pub recovered: Option<Digest>,
 }
 
 /// Names a slice that was ordered before its destination signed for it.

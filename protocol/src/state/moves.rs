@@ -2,7 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
-use crate::crypto::{MailboxId, NodeId};
+use crate::crypto::{MailboxId, NodeId, PublicKey};
 use crate::digest::Digest;
 use crate::moving::{Base, Import, MAX_SPANS, Missing, Move};
 use crate::signed::Signed;
@@ -13,11 +13,14 @@ use super::{Draft, Invalid, MailboxState, State, StateKey};
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct Moved {
-    /// Former homes, the oldest first; never empty.
+    /// Former homes, the oldest first; never empty. What is forgotten leaves a gap between two of them.
     #[n(0)]
     pub spans: Vec<Span>,
-    /// How far the present home has taken over.
+    /// The switch that brought it to its present home.
     #[n(1)]
+    pub switch: Digest,
+    /// How far the present home has taken over.
+    #[n(2)]
     pub import: Option<Imported>,
 }
 
@@ -34,7 +37,8 @@ pub struct Span {
     /// The epoch since which it does not.
     #[n(2)]
     pub until: u64,
-    /// From which epoch on that home's attestations name the whole log; none if it never had taken over all of it.
+    /// From which epoch on that home's attestations name the whole log; none if it never had taken over all of it, or
+    /// no attestation of it has become final since.
     #[n(3)]
     pub complete: Option<u64>,
 }
@@ -86,6 +90,11 @@ pub struct Delayed {
 }
 
 impl Moved {
+    /// What the present home's next import names as the one before it.
+    pub fn follows(&self) -> Digest {
+        self.import.as_ref().map_or(self.switch, |import| import.digest)
+    }
+
     /// Whether nothing can come any more that the import does not cover.
     pub fn is_finished(&self, routing_window_epochs: u64) -> bool {
         let until = self.spans.last().map_or(0, |span| span.until);
@@ -94,11 +103,11 @@ impl Moved {
         })
     }
 
-    /// The place of the span whose home's attestation `base` is; of the registration's where there is none. None if no
-    /// log that is whole can begin there.
-    pub fn base_span(&self, base: Option<&Base>, registered: u64) -> Option<usize> {
+    /// The place of the span whose home's attestation `base` is; of the oldest one where there is none, since the log
+    /// then begins there. None if that home's attestation of that epoch does not name a log that is whole.
+    pub fn base_span(&self, base: Option<&Base>) -> Option<usize> {
         match base {
-            None => (self.spans.first()?.since == registered).then_some(0),
+            None => Some(0),
             Some(base) => self.spans.iter().position(|span| {
                 let epoch = base.attestation.epoch;
                 span.node == base.node && epoch < span.until && span.complete.is_some_and(|from| from <= epoch)
@@ -127,6 +136,19 @@ impl MailboxState {
     }
 }
 
+impl MailboxState {
+    /// The last record that the recovery key signed, or the registration's.
+    pub fn last_recovered(&self) -> Digest {
+        self.recovered.unwrap_or(self.record)
+    }
+
+    /// With another record in force, which the recovery key has signed, or not.
+    fn replaced(self, record: Digest, by_recovery: bool, recovery_key: Option<PublicKey>) -> MailboxState {
+        let recovered = (!by_recovery && recovery_key.is_some()).then(|| self.last_recovered());
+        MailboxState { record, recovery_key, recovered, ..self }
+    }
+}
+
 impl State {
     /// A switch of this mailbox that waits for its delay.
     pub fn delayed(&self, mailbox: &MailboxId) -> Option<&Delayed> {
@@ -144,7 +166,7 @@ impl Draft {
         for (mailbox, Delayed { record, home, .. }) in due {
             self.set_move(mailbox, None);
             if self.has_room(&mailbox, &home).is_ok() {
-                self.take_effect(mailbox, home, record);
+                self.take_effect(mailbox, home, record, false);
             }
         }
     }
@@ -156,7 +178,8 @@ impl Draft {
         let Some(known) = self.state.mailboxes.get(&mailbox).cloned() else {
             return refused("it is not registered");
         };
-        if switch.replaces != known.record {
+        let overrides = order.recovery.is_some() && switch.replaces == known.last_recovered();
+        if switch.replaces != known.record && !overrides {
             return refused("the switch replaces a record that is not in force (any more)");
         }
         let recovered = match &order.recovery {
@@ -175,8 +198,7 @@ impl Draft {
                 return refused("a switch to the present home needs no signature of it");
             }
             self.set_move(mailbox, None);
-            let next = MailboxState { record, recovery_key: switch.recovery_key, ..known };
-            self.set_mailbox(mailbox, next);
+            self.set_mailbox(mailbox, known.replaced(record, recovered, switch.recovery_key));
             return Ok(());
         }
         if order.home.is_none() {
@@ -196,7 +218,7 @@ impl Draft {
         if known.recovery_key != switch.recovery_key {
             self.set_mailbox(mailbox, MailboxState { recovery_key: switch.recovery_key, ..known });
         }
-        self.take_effect(mailbox, switch.home, record);
+        self.take_effect(mailbox, switch.home, record, recovered);
         Ok(())
     }
 
@@ -210,41 +232,54 @@ impl Draft {
         if known.mailboxes >= self.federation.params().max_mailboxes_per_node {
             return Err(Invalid::NotAdmitted { node, reason: "it has max_mailboxes_per_node mailboxes" });
         }
-        let moved = self.state.mailboxes.get(mailbox).and_then(|known| known.moved.as_ref());
-        if moved.is_some_and(|moved| moved.spans.len() >= MAX_SPANS) && !self.can_forget(mailbox) {
-            let reason = "it has moved 8 times and no move was finished: one has to be first";
+        let known = self.state.mailboxes.get(mailbox);
+        if known.is_some_and(|known| self.spans_after(known).is_none()) {
+            let reason = "it has moved 8 times and no move was finished: one has to be, or validity_epochs pass first";
             return Err(Invalid::Moving { mailbox: *mailbox, reason });
         }
         Ok(())
     }
 
-    /// Whether the oldest span can be forgotten, since a later home has had the whole log.
-    fn can_forget(&self, mailbox: &MailboxId) -> bool {
-        let Some(known) = self.state.mailboxes.get(mailbox) else { return false };
-        let later = known.moved.iter().flat_map(|moved| moved.spans.iter().skip(1));
-        later.into_iter().any(|span| span.complete.is_some()) || self.complete(known).is_some()
+    /// The spans of a mailbox that leaves its home in this cut; none if there are too many of them.
+    ///
+    /// A residence that begins and ends in one cut leaves none: nothing was routed there. Of more than [`MAX_SPANS`] the
+    /// oldest is forgotten, since a later home has had the whole log. Where none has, the oldest that has not is, but
+    /// only after the present home has had validity_epochs to finish: no home that is dead or lies can keep a mailbox.
+    fn spans_after(&self, known: &MailboxState) -> Option<Vec<Span>> {
+        let mut spans = known.moved.as_ref().map_or_else(Vec::new, |moved| moved.spans.clone());
+        let until = self.state.epoch;
+        if known.since == until && !spans.is_empty() {
+            return Some(spans);
+        }
+        spans.push(Span { node: known.home, since: known.since, until, complete: self.complete(known) });
+        if spans.len() > MAX_SPANS {
+            let later = spans.iter().skip(1).any(|span| span.complete.is_some());
+            let waited = until - known.since >= self.federation.params().validity_epochs;
+            if !later && !waited {
+                return None;
+            }
+            spans.remove(usize::from(!later));
+        }
+        Some(spans)
     }
 
-    /// From which epoch on the attestations of the present home name the whole log.
+    /// From which epoch on the attestations of the present home name the whole log, if one has become final.
     fn complete(&self, known: &MailboxState) -> Option<u64> {
         match &known.moved {
             None => Some(known.since),
             Some(moved) => {
+                let home = self.state.nodes.get(&known.home)?;
                 let finished = moved.is_finished(self.federation.params().routing_window_epochs);
-                moved.import.as_ref().filter(|_| finished).map(|import| import.epoch)
+                let from = moved.import.as_ref().filter(|_| finished)?.epoch;
+                home.last_attestation.filter(|last| last.attestation.epoch >= from).map(|_| from)
             }
         }
     }
 
-    fn take_effect(&mut self, mailbox: MailboxId, home: NodeId, record: Digest) {
+    /// The mailbox lives at `home` from this cut on. [`Self::has_room`] has said that it can.
+    fn take_effect(&mut self, mailbox: MailboxId, home: NodeId, record: Digest, recovered: bool) {
         let Some(known) = self.state.mailboxes.get(&mailbox).cloned() else { return };
-        let until = self.state.epoch;
-        let span = Span { node: known.home, since: known.since, until, complete: self.complete(&known) };
-        let mut spans = known.moved.map_or_else(Vec::new, |moved| moved.spans);
-        if spans.len() >= MAX_SPANS {
-            spans.remove(0);
-        }
-        spans.push(span);
+        let Some(spans) = self.spans_after(&known) else { return };
         if let Some(old) = self.state.nodes.get(&known.home).cloned() {
             let mailboxes = old.mailboxes.saturating_sub(1);
             self.set_node(known.home, super::NodeState { mailboxes, ..old });
@@ -253,8 +288,10 @@ impl Draft {
             let mailboxes = new.mailboxes + 1;
             self.set_node(home, super::NodeState { mailboxes, ..new });
         }
-        let moved = Some(Moved { spans, import: None });
-        self.set_mailbox(mailbox, MailboxState { home, since: until, record, moved, ..known });
+        let moved = Some(Moved { spans, switch: record, import: None });
+        let recovery_key = known.recovery_key;
+        let next = MailboxState { home, since: self.state.epoch, moved, ..known };
+        self.set_mailbox(mailbox, next.replaced(record, recovered, recovery_key));
     }
 
     pub(super) fn import(&mut self, signed: &Signed<Import>) -> Result<(), Invalid> {
@@ -269,13 +306,17 @@ impl Draft {
         }
         let Some(moved) = &known.moved else { return refused("it has not moved") };
         let last = moved.import.as_ref();
-        if import.previous != last.map_or(known.record, |last| last.digest) {
+        if import.previous != moved.follows() {
             return refused("the import does not follow the last one");
+        }
+        // What a home has finished, its former homes forget: it cannot be unsaid.
+        if moved.is_finished(self.federation.params().routing_window_epochs) {
+            return refused("the move is finished");
         }
         if import.through >= self.state.epoch || import.through < last.map_or(known.since, |last| last.through) {
             return refused("an import that reaches too far, or less far than its switch or the import before");
         }
-        if moved.base_span(import.base.as_ref(), known.registered).is_none() {
+        if moved.base_span(import.base.as_ref()).is_none() {
             return refused("the import continues no log that a former home could have whole");
         }
         if last.is_some_and(|last| last.base != import.base) {

@@ -15,6 +15,7 @@ mod genesis;
 mod golden;
 mod mail;
 mod memory;
+mod moving;
 mod proofs;
 mod refused;
 mod signatures;

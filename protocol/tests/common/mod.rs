@@ -26,7 +26,7 @@ use postroad_protocol::signed::Verify;
 use postroad_protocol::slice::SliceBody;
 use postroad_protocol::state::{Applied, Draft, Invalid, PendingKey, State, apply};
 use postroad_protocol::{
-    Digest, Federation, Genesis, MailboxId, NodeId, Params, SecretKey, Seq, Signed, Verified, batch,
+    Digest, Federation, Genesis, MailboxId, NodeId, Params, PublicKey, SecretKey, Seq, Signed, Verified, batch,
 };
 
 /// The key that follows from a name.
@@ -228,11 +228,15 @@ impl World {
     }
 
     pub(crate) fn registration_at(&self, owner: &SecretKey, home: usize) -> Record {
+        self.registration_with(owner, home, None)
+    }
+
+    pub(crate) fn registration_with(&self, owner: &SecretKey, home: usize, recovery: Option<PublicKey>) -> Record {
         let body = Registration {
             mailbox: owner.public(),
             home: self.node(home),
             encryption_key: hash(&[b"encryption key", &owner.public().0]),
-            recovery_key: None,
+            recovery_key: recovery,
         };
         let owner = Signed::sign(body, owner, &self.federation);
         Record::Register(CoSigned::sign(owner, &self.nodes[home], &self.federation).into_inner())

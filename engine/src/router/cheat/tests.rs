@@ -30,8 +30,16 @@ fn scene() -> Scene {
     for (at, client) in clients.iter().enumerate() {
         let home = nodes[at / 2].public();
         let (record, encryption_key) = (Digest::ZERO, Digest::ZERO);
-        let value =
-            MailboxState { home, since: 1, record, encryption_key, recovery_key: None, registered: 1, moved: None };
+        let value = MailboxState {
+            home,
+            since: 1,
+            record,
+            encryption_key,
+            recovery_key: None,
+            registered: 1,
+            moved: None,
+            recovered: None,
+        };
         head.restore(StateKey::Mailbox(client.public()), &encode(&value)).expect("a value");
     }
     let origin = Origin { me: nodes[0].public(), secret: nodes[0].clone(), federation };
