@@ -135,6 +135,10 @@ fn no_other_encoding_of_a_value_is_taken() {
     for sample in all() {
         for (what, bytes) in variants(&sample.bytes) {
             let found = (sample.recode)(&bytes);
+            // In a list of optional values one more null is one more value.
+            if sample.name == "call/reply/extracts" && what == "a trailing null" && found.as_ref() == Ok(&bytes) {
+                continue;
+            }
             assert!(found.is_err(), "{}: {what} was taken: {}", sample.name, hex::encode(bytes));
             seen += 1;
         }

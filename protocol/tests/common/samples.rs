@@ -1,5 +1,7 @@
 //! One value, at least, of everything that is signed, sent or stored, with its canonical bytes.
 
+mod moving;
+
 use std::fmt::Debug;
 
 use minicbor::{Decode, Encode};
@@ -120,6 +122,9 @@ pub(crate) fn statements(story: &Story) -> Vec<Spoken> {
         spoken(&challenge(story), id),
         spoken(&lost(story), id),
         spoken(&block_list(story), id),
+        spoken(&world.sign(moving::switch(story), &world.mailboxes[2]), id),
+        spoken(&moving::import(story), id),
+        spoken(&moving::handoff(story), id),
         Spoken {
             kind: "cut",
             signer: certified.certificate[0].member.0,
@@ -219,6 +224,7 @@ pub(crate) fn structures(story: &Story) -> Vec<Sample> {
         sample("state-key-mailbox", &StateKey::Mailbox(world.mailbox(2))),
         sample("state-key-pending", &StateKey::Pending(pending)),
     ];
+    samples.extend(moving::structures(story));
     samples.extend(claims());
     samples
 }
@@ -426,6 +432,7 @@ pub(crate) fn messages(story: &Story) -> Vec<Sample> {
         sample("call/reply/evidence", &call::Reply::Evidence(vec![filed])),
         sample("call/reply/leaf-refused", &call::Reply::LeafRefused(Box::new(refused_proof(story, false)))),
     ];
+    samples.extend(moving::messages(story));
     const NAMES: [&str; 18] = [
         "refusal/busy",
         "refusal/stale-counter",
