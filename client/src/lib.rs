@@ -8,6 +8,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`mailbox_dir`] | the directory of a mailbox |
+//! | [`private_file`] | files of secret keys |
 //! | [`connection`] | addresses of nodes, calls, the client stream |
 //! | [`directory`] | where mailboxes live, with proof |
 //! | [`explain`] | the way of a message, from what several nodes have of it |
@@ -49,6 +50,7 @@ pub mod explain;
 mod fixture;
 pub mod mailbox_dir;
 pub mod numbers;
+pub mod private_file;
 pub mod receiver;
 mod register;
 pub mod seal;
@@ -62,6 +64,7 @@ pub use error::ClientError;
 pub use explain::Explainer;
 pub use mailbox_dir::{Mailbox, read_genesis};
 pub use numbers::{Closed, Hole, Place};
+pub use private_file::{new_secret_key, read_secret_key};
 pub use receiver::{Content, Keep, Kept, Mail, Memory, Received, Receiver, ReceiverOptions};
 pub use sender::{Body, Outgoing, Progress, RefusedRecipient, Sender, SenderOptions, Stage, Ticket, Wait};
 pub use verify_log::Violation;

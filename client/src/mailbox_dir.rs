@@ -5,26 +5,27 @@
 //! | `identity.key` | the ed25519 seed, 64 hexadecimal digits, readable by its owner only |
 //! | `encryption.key` | the X25519 secret, likewise |
 //! | `genesis.toml` | the federation, pinned at creation |
+//! | `recovery.pub` | the public half of the recovery key, where the owner named one |
 //! | `home` | the multiaddress of the mailbox's home; written last, so it says that the directory is complete |
 //! | `send/`, `recv/` | one store each, each with a lock of its own, so that one process may send while another receives |
 //!
 //! Keys are durable before anybody hears of them. Running the creation again keeps what is there: the same key, so the
 //! same registration.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use postroad_protocol::{Federation, Genesis, MailboxId, SecretKey};
+use postroad_protocol::{Federation, Genesis, MailboxId, PublicKey, SecretKey};
 use postroad_store::DirLock;
 
 use crate::connection::NodeAddr;
 use crate::error::ClientError;
+use crate::private_file::{create_dir, damaged, read_if_there, read_key, refused, write_durably, write_key_once};
 use crate::seal::EncryptionSecret;
 
 const IDENTITY: &str = "identity.key";
 const ENCRYPTION: &str = "encryption.key";
 const GENESIS: &str = "genesis.toml";
+const RECOVERY: &str = "recovery.pub";
 const HOME: &str = "home";
 
 /// A mailbox on this device.
@@ -44,6 +45,7 @@ pub struct Mailbox {
     secret: SecretKey,
     encryption: EncryptionSecret,
     federation: Federation,
+    recovery: Option<PublicKey>,
     home: NodeAddr,
 }
 
@@ -54,13 +56,32 @@ impl Mailbox {
     /// # Errors
     /// [`ClientError::Directory`] when the directory belongs to a mailbox of another home or federation.
     pub fn create(dir: &Path, home: &NodeAddr, federation: &Federation) -> Result<Mailbox, ClientError> {
+        Mailbox::create_with(dir, home, federation, None)
+    }
+
+    /// As [`Mailbox::create`], with a recovery key, which the registration names. Its secret stays elsewhere:
+    /// [`new_secret_key`](crate::private_file::new_secret_key) makes one. A mailbox that was made keeps what it was made
+    /// with, where none is given.
+    ///
+    /// # Errors
+    /// Those of [`Mailbox::create`]; [`ClientError::Directory`] also when the mailbox was made with another recovery key
+    /// or without one, and when this one can be none.
+    pub fn create_with(
+        dir: &Path,
+        home: &NodeAddr,
+        federation: &Federation,
+        recovery: Option<PublicKey>,
+    ) -> Result<Mailbox, ClientError> {
+        if recovery.is_some_and(|key| !key.is_acceptable()) {
+            return Err(refused(dir, "the recovery key is no key that a federation takes"));
+        }
         create_dir(dir)?;
         let _lock = DirLock::take(dir)?;
         if let Some(text) = read_if_there(&dir.join(HOME))? {
             if text.trim() != home.to_string() {
-                let reason = format!("this mailbox was made for the home {}", text.trim());
-                return Err(ClientError::Directory { path: dir.join(HOME), reason });
+                return Err(refused(&dir.join(HOME), format!("this mailbox was made for the home {}", text.trim())));
             }
+            same_recovery(dir, recovery)?;
         } else {
             let seed = || {
                 let mut seed = [0; 32];
@@ -70,10 +91,16 @@ impl Mailbox {
             write_key_once(&dir.join(IDENTITY), seed)?;
             write_key_once(&dir.join(ENCRYPTION), || EncryptionSecret::generate().to_bytes())?;
             if read_if_there(&dir.join(GENESIS))?.is_none() {
-                write_durably(&dir.join(GENESIS), &federation.genesis().to_text())?;
+                write_durably(&dir.join(GENESIS), federation.genesis().to_text().as_bytes())?;
             }
             same_genesis(dir, federation)?;
-            write_durably(&dir.join(HOME), &format!("{home}\n"))?;
+            if let Some(key) = recovery
+                && read_if_there(&dir.join(RECOVERY))?.is_none()
+            {
+                write_durably(&dir.join(RECOVERY), format!("{key}\n").as_bytes())?;
+            }
+            same_recovery(dir, recovery)?;
+            write_durably(&dir.join(HOME), format!("{home}\n").as_bytes())?;
         }
         same_genesis(dir, federation)?;
         Mailbox::open(dir)
@@ -84,16 +111,15 @@ impl Mailbox {
     /// # Errors
     /// [`ClientError::Directory`] says what is missing or damaged, and what to do.
     pub fn open(dir: &Path) -> Result<Mailbox, ClientError> {
-        let home = read_if_there(&dir.join(HOME))?.ok_or_else(|| ClientError::Directory {
-            path: dir.to_owned(),
-            reason: "there is no mailbox here; make one with `postroad mailbox new`".into(),
-        })?;
+        let home = read_if_there(&dir.join(HOME))?
+            .ok_or_else(|| refused(dir, "there is no mailbox here; make one with `postroad mailbox new`"))?;
         let home = home.trim().parse().map_err(|error: ClientError| damaged(&dir.join(HOME), error))?;
         let secret = SecretKey::from_seed(read_key(&dir.join(IDENTITY))?);
         let encryption = EncryptionSecret::from_bytes(&read_key(&dir.join(ENCRYPTION))?)
             .ok_or_else(|| damaged(&dir.join(ENCRYPTION), "no X25519 secret"))?;
         let federation = read_genesis(&dir.join(GENESIS))?;
-        Ok(Mailbox { dir: dir.to_owned(), secret, encryption, federation, home })
+        let recovery = read_recovery(dir)?;
+        Ok(Mailbox { dir: dir.to_owned(), secret, encryption, federation, recovery, home })
     }
 
     /// Whether the directory holds a complete mailbox.
@@ -116,6 +142,11 @@ impl Mailbox {
         &self.federation
     }
 
+    /// The public half of its recovery key, if it has one.
+    pub fn recovery_key(&self) -> Option<PublicKey> {
+        self.recovery
+    }
+
     /// The directory.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -135,8 +166,7 @@ impl Mailbox {
 /// # Errors
 /// [`ClientError::Io`], [`ClientError::Directory`] when the text is no genesis.
 pub fn read_genesis(path: &Path) -> Result<Federation, ClientError> {
-    let text = read_if_there(path)?
-        .ok_or_else(|| ClientError::Directory { path: path.to_owned(), reason: "there is no such file".into() })?;
+    let text = read_if_there(path)?.ok_or_else(|| refused(path, "there is no such file"))?;
     let genesis = Genesis::from_text(&text).map_err(|error| damaged(path, error))?;
     Federation::new(genesis).map_err(|error| damaged(path, error))
 }
@@ -146,66 +176,25 @@ fn same_genesis(dir: &Path, federation: &Federation) -> Result<(), ClientError> 
     crate::connection::same_federation(federation.id(), &ours)
 }
 
-fn damaged(path: &Path, reason: impl std::fmt::Display) -> ClientError {
-    let reason = format!("it is damaged ({reason}); restore the directory from a backup");
-    ClientError::Directory { path: path.to_owned(), reason }
+fn read_recovery(dir: &Path) -> Result<Option<PublicKey>, ClientError> {
+    let path = dir.join(RECOVERY);
+    let key = |text: String| text.trim().parse().map_err(|error| damaged(&path, error));
+    read_if_there(&path)?.map(key).transpose()
 }
 
-fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> ClientError {
-    let path = path.to_owned();
-    move |source| ClientError::Io { path, source }
-}
-
-fn read_if_there(path: &Path) -> Result<Option<String>, ClientError> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) if error.kind() == ErrorKind::InvalidData => Err(damaged(path, "it is no text")),
-        Err(error) => Err(io_error(path)(error)),
+fn same_recovery(dir: &Path, wanted: Option<PublicKey>) -> Result<(), ClientError> {
+    let ours = read_recovery(dir)?;
+    if wanted.is_none() || ours == wanted {
+        return Ok(());
     }
-}
-
-fn read_key(path: &Path) -> Result<[u8; 32], ClientError> {
-    let text = read_if_there(path)?.ok_or_else(|| damaged(path, "it is missing"))?;
-    let mut key = [0; 32];
-    hex::decode_to_slice(text.trim(), &mut key).map_err(|_| damaged(path, "not 64 hexadecimal digits"))?;
-    Ok(key)
-}
-
-fn write_key_once(path: &Path, key: impl FnOnce() -> [u8; 32]) -> Result<(), ClientError> {
-    match read_if_there(path)? {
-        Some(_) => read_key(path).map(|_| ()),
-        None => write_durably(path, &format!("{}\n", hex::encode(key()))),
-    }
-}
-
-fn create_dir(dir: &Path) -> Result<(), ClientError> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir).map_err(io_error(dir))
-}
-
-/// Writes a file that only its owner reads, whole or not at all, durable with its name.
-fn write_durably(path: &Path, text: &str) -> Result<(), ClientError> {
-    let draft = path.with_extension("new");
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let write = || {
-        let mut file = options.open(&draft)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&draft, path)?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-    };
-    write().map_err(io_error(path))
+    let with = ours.map_or("without a recovery key".to_owned(), |key| format!("with the recovery key {key}"));
+    Err(refused(dir, format_args!("this mailbox was made {with}, and its registration says so")))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::fixture;
 
@@ -247,6 +236,30 @@ mod tests {
         assert!(text(Mailbox::open(dir.path()).unwrap_err()).contains("damaged"));
         let foreign = fixture::other_federation();
         assert!(matches!(Mailbox::create(dir.path(), &home(3), &foreign), Err(ClientError::WrongFederation { .. })));
+    }
+
+    #[test]
+    fn the_recovery_key_is_named_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let federation = fixture::federation();
+        let key = |seed| Some(SecretKey::from_seed([seed; 32]).public());
+        let create = |name: &str, recovery| {
+            let made = Mailbox::create_with(&dir.path().join(name), &home(3), &federation, recovery);
+            made.map(|mailbox| mailbox.recovery_key())
+        };
+        let refused = |made: Result<_, ClientError>| made.unwrap_err().to_string();
+        assert_eq!(create("with", key(8)).unwrap(), key(8));
+        // An interrupted creation goes on with the key that it began with.
+        fs::remove_file(dir.path().join("with").join(HOME)).unwrap();
+        assert!(refused(create("with", key(9))).contains(&key(8).unwrap().to_string()));
+        assert_eq!(create("with", None).unwrap(), key(8));
+        assert_eq!(create("with", key(8)).unwrap(), key(8));
+        assert!(refused(create("with", key(9))).contains(&key(8).unwrap().to_string()));
+        assert_eq!(create("without", None).unwrap(), None);
+        assert!(refused(create("without", key(8))).contains("without a recovery key"));
+        let none = Some(PublicKey([0; 32]));
+        assert!(refused(create("wrong", none)).contains("no key that a federation takes"));
+        assert!(!dir.path().join("wrong").exists());
     }
 
     #[cfg(unix)]

@@ -27,7 +27,7 @@ impl Mailbox {
             mailbox: self.address(),
             home: self.home().node(),
             encryption_key: self.encryption().public(),
-            recovery_key: None,
+            recovery_key: self.recovery_key(),
         };
         let signed = Signed::sign(record, self.secret(), self.federation()).into_inner();
         let digest = signed.digest(self.federation());

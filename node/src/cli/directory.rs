@@ -7,6 +7,7 @@ use postroad_protocol::MailboxId;
 use serde_json::json;
 
 use super::client_side::{default_node, usage};
+use super::mailbox::recovery_line;
 use super::output::{CliError, Output};
 
 /// Arguments of `postroad directory`.
@@ -22,7 +23,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// A mailbox's home, and since when it lives there
+    /// A mailbox's home, since when it lives there, and its recovery key
     #[command(after_help = "\
 Examples:
   postroad directory show 12D3KooW… --node MULTIADDR
@@ -72,7 +73,16 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
     let place = found.value.ok_or(ClientError::NotRegistered { mailbox })?;
     let (home, epoch) = (place.home, place.since);
     output.emit(
-        &json!({ "type": "home", "epoch": epoch, "home": home.to_string() }),
-        &format!("{mailbox}\n  lives at {home} since epoch {epoch} (proven as of epoch {})", found.as_of),
+        &json!({
+            "type": "home",
+            "epoch": epoch,
+            "home": home.to_string(),
+            "recovery_key": place.recovery_key.map(|key| key.to_string()),
+        }),
+        &format!(
+            "{mailbox}\n  lives at {home} since epoch {epoch} (proven as of epoch {}){}",
+            found.as_of,
+            recovery_line(place.recovery_key)
+        ),
     )
 }

@@ -1,11 +1,11 @@
-//! `postroad mailbox`: `new` makes a key, a home, and the record that ties them, settled in a cut; `block`, `unblock`
-//! and `blocked` are about the senders from whom it takes no mail.
+//! `postroad mailbox`: `new` makes a key, a home, and the record that ties them, settled in a cut; `new-recovery-key` the
+//! key that the record may name; `block`, `unblock` and `blocked` are about the senders from whom it takes no mail.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use postroad_client::{Endpoint, Mailbox, NodeAddr, read_genesis};
-use postroad_protocol::MailboxId;
+use postroad_client::{Endpoint, Mailbox, NodeAddr, new_secret_key, read_genesis, read_secret_key};
+use postroad_protocol::{MailboxId, PublicKey};
 use serde_json::json;
 
 use super::client_side::usage;
@@ -28,8 +28,16 @@ enum Command {
     #[command(after_help = "\
 Examples:
   postroad mailbox new --dir alice --home /ip4/127.0.0.1/tcp/4170/p2p/12D3KooW…
-  postroad mailbox new --dir alice --home MULTIADDR --genesis federation.toml   trust this file, not the node")]
+  postroad mailbox new --dir alice --home MULTIADDR --genesis federation.toml   trust this file, not the node
+  postroad mailbox new --dir alice --home MULTIADDR --recovery-key 12D3KooW…")]
     New(New),
+    /// Make a recovery key, to be named with `new --recovery-key` and kept away from the mailbox
+    #[command(after_help = "\
+Examples:
+  postroad mailbox new-recovery-key --out recovery.key
+Keep the file where a thief of the device does not find it: it overrides what the device's key alone has signed.
+Only its public half, which is printed, is needed to make a mailbox.")]
+    NewRecoveryKey(NewRecoveryKey),
     /// Take no more mail from these senders
     #[command(after_help = "\
 Examples:
@@ -72,18 +80,29 @@ struct New {
     /// The federation file; without it the home's word is taken, once, and remembered
     #[arg(long, value_name = "FILE")]
     genesis: Option<PathBuf>,
+    /// The key that can take the mailbox back from a thief: what `new-recovery-key` printed, or its file
+    #[arg(long, value_name = "KEY_OR_FILE")]
+    recovery_key: Option<String>,
     /// How long to wait for the registration
     #[arg(long, value_name = "T", default_value_t = 30_000)]
     timeout_ms: u64,
 }
 
-/// Makes and registers a mailbox, or changes or shows its block list.
+#[derive(Debug, clap::Args)]
+struct NewRecoveryKey {
+    /// The file to write the secret key to
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// Makes and registers a mailbox, makes a recovery key, or changes or shows a block list.
 ///
 /// # Errors
 /// If the directory belongs to another mailbox, or the home says no or nothing.
 pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
     match args.command {
         Command::New(args) => new(args, output).await,
+        Command::NewRecoveryKey(args) => new_recovery_key(&args.out, output),
         Command::Block(change) => block(&change.at, &addresses(&change.senders)?, &[], output).await,
         Command::Unblock(change) => block(&change.at, &[], &addresses(&change.senders)?, output).await,
         Command::Blocked(at) => block(&at, &[], &[], output).await,
@@ -112,7 +131,8 @@ async fn new(args: New, output: &Output) -> Result<(), CliError> {
         None if Mailbox::exists(&args.dir) => Mailbox::open(&args.dir)?.federation().clone(),
         None => Endpoint::anonymous()?.genesis_within(&home, within).await?,
     };
-    let mailbox = Mailbox::create(&args.dir, &home, &federation)?;
+    let recovery = args.recovery_key.as_deref().map(recovery_key).transpose()?;
+    let mailbox = Mailbox::create_with(&args.dir, &home, &federation, recovery)?;
     let epoch = mailbox.register(within).await?;
     let (address, node) = (mailbox.address(), home.node());
     output.emit(
@@ -121,7 +141,38 @@ async fn new(args: New, output: &Output) -> Result<(), CliError> {
             "address": address.to_string(),
             "home": node.to_string(),
             "epoch": epoch,
+            "recovery_key": mailbox.recovery_key().map(|key| key.to_string()),
         }),
-        &format!("{address}\n  lives at {node} since epoch {epoch}; its keys are in {}", args.dir.display()),
+        &format!(
+            "{address}\n  lives at {node} since epoch {epoch}; its keys are in {}{}",
+            args.dir.display(),
+            recovery_line(mailbox.recovery_key())
+        ),
+    )
+}
+
+/// What people are told of a recovery key: a line of its own, or nothing.
+pub(super) fn recovery_line(key: Option<PublicKey>) -> String {
+    key.map(|key| format!("\n  its recovery key is {key}")).unwrap_or_default()
+}
+
+/// A public key, or the public half of the secret key in a file.
+fn recovery_key(word: &str) -> Result<PublicKey, CliError> {
+    if let Ok(key) = word.parse() {
+        return Ok(key);
+    }
+    let path = Path::new(word);
+    if !path.exists() {
+        let message = format!("--recovery-key: {word} is neither a public key nor a file");
+        return Err(usage(message, "give what `postroad mailbox new-recovery-key` printed, or the file that it wrote"));
+    }
+    Ok(read_secret_key(path)?.public())
+}
+
+fn new_recovery_key(out: &Path, output: &Output) -> Result<(), CliError> {
+    let key = new_secret_key(out)?.public().to_string();
+    output.emit(
+        &json!({ "type": "recovery-key", "key": key, "file": out }),
+        &format!("{key}\n  its secret is in {}: keep that away from the mailbox, and do not lose it", out.display()),
     )
 }
