@@ -6,6 +6,7 @@ use postroad_protocol::genesis::BadGenesis;
 use postroad_protocol::{Refusal, VerifyError};
 use postroad_store::StoreError;
 
+use crate::export::ExportError;
 use crate::verify_log::Violation;
 
 /// Why a call of this library failed.
@@ -91,6 +92,9 @@ pub enum ClientError {
     /// The store under the mailbox's directory.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A mailbox could not be exported or imported.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// In strict order, too much waits behind a slice that is not there yet.
     #[error("{held} messages wait behind one that is not there yet; read live (without strict order) to get them")]
     TooManyHeld {

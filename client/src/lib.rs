@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | [`mailbox_dir`] | the directory of a mailbox |
 //! | [`private_file`] | files of secret keys |
+//! | [`export`] | the whole state of a mailbox in one file under a passphrase |
 //! | [`connection`] | addresses of nodes, calls, the client stream |
 //! | [`directory`] | where mailboxes live, with proof |
 //! | [`explain`] | the way of a message, from what several nodes have of it |
@@ -46,8 +47,10 @@ pub mod delivery;
 pub mod directory;
 mod error;
 pub mod explain;
+pub mod export;
 #[cfg(test)]
 mod fixture;
+mod locked_store;
 pub mod mailbox_dir;
 pub mod numbers;
 pub mod private_file;
@@ -62,6 +65,7 @@ pub use delivery::Mode;
 pub use directory::Directory;
 pub use error::ClientError;
 pub use explain::Explainer;
+pub use export::{ExportError, Exported, Passphrase};
 pub use mailbox_dir::{Mailbox, read_genesis};
 pub use numbers::{Closed, Hole, Place};
 pub use private_file::{new_secret_key, read_secret_key};

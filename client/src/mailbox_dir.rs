@@ -26,7 +26,9 @@ const IDENTITY: &str = "identity.key";
 const ENCRYPTION: &str = "encryption.key";
 const GENESIS: &str = "genesis.toml";
 const RECOVERY: &str = "recovery.pub";
-const HOME: &str = "home";
+pub(crate) const HOME: &str = "home";
+/// What an export takes along beside the stores, in this order.
+pub(crate) const FILES: [&str; 5] = [IDENTITY, ENCRYPTION, GENESIS, RECOVERY, HOME];
 
 /// A mailbox on this device.
 ///
@@ -150,6 +152,15 @@ impl Mailbox {
     /// The directory.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The files that are there, by name.
+    pub(crate) fn files(&self) -> Result<Vec<(&'static str, Vec<u8>)>, ClientError> {
+        let mut files = Vec::with_capacity(FILES.len());
+        for name in FILES {
+            files.extend(read_if_there(&self.dir.join(name))?.map(|text| (name, text.into_bytes())));
+        }
+        Ok(files)
     }
 
     pub(crate) fn secret(&self) -> &SecretKey {

@@ -43,6 +43,7 @@ use keep::{Note, Shelf};
 use letters::Letters;
 pub use mail::{Content, Mail};
 pub use memory::Memory;
+pub(crate) use store::STORE;
 use store::{Change, Position, RecvStore, Remembered};
 
 /// How a mailbox is read.

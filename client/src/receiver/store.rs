@@ -12,7 +12,7 @@ use postroad_protocol::attestation::{LogLeaf, MailboxAttestation};
 use postroad_protocol::codec::{decode, encode};
 use postroad_protocol::merkle::log::Frontier;
 use postroad_protocol::{Digest, MailboxId, Seq};
-use postroad_store::{DirLock, Read, Snapshot, Store, StoreError, Table, Transaction};
+use postroad_store::{Read, Snapshot, StoreError, Table, Transaction};
 
 use super::attested::{Attestations, MAX_RECENT};
 use super::keep::{Keep, Kept, Note, Shelf};
@@ -20,6 +20,7 @@ use super::letters::Letters;
 use crate::control::Told;
 use crate::delivery::MAX_SEEN;
 use crate::error::ClientError;
+use crate::locked_store::{LockedStore, StoreKind};
 use crate::numbers::Numbers;
 use crate::verify_log::Mark;
 
@@ -33,6 +34,8 @@ const POSITION: &[u8] = b"position";
 const LETTERS: &[u8] = b"letters";
 const LAST_FINAL: &[u8] = b"final";
 const PAGE: usize = 4_096;
+/// What a mailbox's directory keeps of it.
+pub(crate) const STORE: StoreKind = StoreKind { name: "recv", tables: &[ENTRIES, SENDERS, SEEN, ATTESTED, TOLD, META] };
 /// How many answers about missing messages are kept.
 const MAX_TOLD: usize = 64;
 
@@ -101,23 +104,17 @@ pub(super) struct Change<'a> {
 
 /// The store under `recv/`, locked.
 #[derive(Debug)]
-pub(super) struct RecvStore {
-    store: Store,
-    _lock: DirLock,
-}
+pub(super) struct RecvStore(LockedStore);
 
 impl RecvStore {
     pub(super) fn open(mailbox_dir: &Path) -> Result<RecvStore, ClientError> {
-        let dir = mailbox_dir.join("recv");
-        let lock = DirLock::take(&dir)?;
-        let store = Store::open(&dir.join("store.redb"), &[ENTRIES, SENDERS, SEEN, ATTESTED, TOLD, META])?;
-        Ok(RecvStore { store, _lock: lock })
+        Ok(RecvStore(LockedStore::open(mailbox_dir, STORE)?))
     }
 
     /// Everything remembered; from now on, `keep` is kept of the entries. Reading again starts at the lowest entry at or
     /// above `from`, at the very first where that is not kept.
     pub(super) fn load(&self, from: Option<Seq>, keep: Option<Keep>) -> Result<Remembered, ClientError> {
-        let snapshot = self.store.snapshot()?;
+        let snapshot = self.0.store.snapshot()?;
         let stored = snapshot.get(META, POSITION)?;
         let mut position: Position = stored.map_or(Ok(Position::default()), |bytes| read(META, POSITION, &bytes))?;
         position.keep = keep.unwrap_or(position.keep);
@@ -180,17 +177,17 @@ impl RecvStore {
     /// A kept entry.
     pub(super) fn kept(&self, index: u64) -> Result<Option<Kept>, ClientError> {
         let key = index.to_be_bytes();
-        self.store.snapshot()?.get(ENTRIES, &key)?.map(|bytes| read(ENTRIES, &key, &bytes)).transpose()
+        self.0.store.snapshot()?.get(ENTRIES, &key)?.map(|bytes| read(ENTRIES, &key, &bytes)).transpose()
     }
 
     /// What a sender has told of its message with this number.
     pub(super) fn told(&self, sender: &MailboxId, number: u64) -> Result<Option<Told>, ClientError> {
         let key = told_key(sender, number);
-        self.store.snapshot()?.get(TOLD, &key)?.map(|bytes| read(TOLD, &key, &bytes)).transpose()
+        self.0.store.snapshot()?.get(TOLD, &key)?.map(|bytes| read(TOLD, &key, &bytes)).transpose()
     }
 
     pub(super) fn commit(&self, change: &Change<'_>) -> Result<(), ClientError> {
-        let mut transaction = self.store.begin()?;
+        let mut transaction = self.0.store.begin()?;
         for (index, kept) in change.kept {
             transaction.put(ENTRIES, &index.to_be_bytes(), &encode(kept));
         }
@@ -215,7 +212,7 @@ impl RecvStore {
 
     /// Makes the attestations durable and nothing else: one of them is a lie.
     pub(super) fn keep_attestations(&self, attestations: &Attestations) -> Result<(), ClientError> {
-        let mut transaction = self.store.begin()?;
+        let mut transaction = self.0.store.begin()?;
         put_attested(&mut transaction, attestations);
         Ok(transaction.commit()?)
     }

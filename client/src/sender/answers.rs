@@ -135,6 +135,10 @@ impl Lane {
             let ahead = self.mailbox.federation().params().validity_epochs;
             self.origin_epoch = self.origin_epoch.max(to.saturating_sub(ahead));
         }
+        let is_stale = matches!(refusal, Refusal::StaleCounter { .. });
+        if flight.is_copied && is_stale && (never_taken || cannot_come) {
+            return self.leave_to_the_other_copy(counter);
+        }
         let above = if let Refusal::StaleCounter { last } = &refusal { *last } else { 0 };
         let phase = match &refusal {
             Refusal::Expired { .. } => None,
@@ -154,6 +158,18 @@ impl Lane {
             None => self.drop_flight(counter, &refusal)?,
         }
         Ok(())
+    }
+
+    /// The bundle was pending when this directory was exported, and since then the origin has taken its counter or a later
+    /// one: the mailbox has sent it after the export, or has given it up. Signed anew, old mail might come twice.
+    fn leave_to_the_other_copy(&mut self, counter: u64) -> Result<(), ClientError> {
+        let Some(flight) = self.flights.remove(&counter) else {
+            return Ok(());
+        };
+        tracing::warn!(counter, "what waited when this mailbox was exported was sent since, and is not sent again");
+        let mut change = self.store.change()?;
+        change.remove(&flight.pending);
+        change.commit()
     }
 
     /// The bundle is refused for good.

@@ -75,6 +75,8 @@ pub(super) struct Flight {
     pub(super) pending: PendingBundle,
     pub(super) phase: Phase,
     pub(super) accepted: Option<AcceptedProof>,
+    /// Whether it was pending when this directory was exported.
+    pub(super) is_copied: bool,
     /// One for each message; none for those of an earlier process.
     pub(super) tracks: Vec<Option<Track>>,
     pub(super) since: Instant,
@@ -85,7 +87,8 @@ pub(super) struct Flight {
 impl Flight {
     fn new(pending: PendingBundle, tracks: Vec<Option<Track>>) -> Flight {
         let searched = pending.epoch.saturating_sub(1);
-        Flight { pending, phase: Phase::Ready, accepted: None, tracks, since: Instant::now(), searched }
+        let (phase, accepted, is_copied) = (Phase::Ready, None, false);
+        Flight { pending, phase, accepted, is_copied, tracks, since: Instant::now(), searched }
     }
 
     pub(super) fn tell(&self, news: impl Fn(&mut Progress)) {
@@ -135,7 +138,8 @@ impl Lane {
         let mut flights = BTreeMap::new();
         for (pending, accepted) in store.pending(&via.node())? {
             let tracks = pending.bundle.messages.iter().map(|_| None).collect();
-            flights.insert(pending.counter(), Flight { accepted, ..Flight::new(pending, tracks) });
+            let is_copied = store.is_copied(&pending)?;
+            flights.insert(pending.counter(), Flight { accepted, is_copied, ..Flight::new(pending, tracks) });
         }
         let now = Instant::now();
         let unused = store.next_counter(&via.node())?;

@@ -206,3 +206,50 @@ async fn a_bundle_that_was_overtaken_is_no_sign_of_an_old_backup() {
     bench.refuse(one, Refusal::StaleCounter { last: two });
     assert_eq!(bench.next_numbering(key(7).public()).number, 3, "nothing was jumped over");
 }
+
+/// The mailbox of a lane that is not used any more, imported elsewhere.
+fn moved_to(dir: &std::path::Path, mailbox: &Mailbox) -> Mailbox {
+    let passphrase = crate::Passphrase::new("a long one".into()).unwrap();
+    let mut file = Vec::new();
+    crate::export::export_at(2, mailbox.dir(), &passphrase, &mut file).unwrap();
+    Mailbox::import(&file[..], &passphrase, &dir.join("imported")).unwrap().0
+}
+
+#[tokio::test]
+async fn what_waited_at_the_export_is_sent_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mailbox = mailbox(&dir.path().join("m"));
+    let mut old = bench(&mailbox);
+    old.give(key(7).public(), "one");
+    let one = old.submit().unwrap();
+    drop(old);
+    let imported = moved_to(dir.path(), &mailbox);
+    // The same bytes: whether the origin has them or not, they are taken once.
+    let mut new = bench(&imported);
+    assert_eq!(new.submit(), Some(one.clone()));
+    // It does not know the bytes any more, but the counter was used: the mailbox has sent them after the export.
+    new.refuse(one.0, Refusal::StaleCounter { last: 70 });
+    assert_eq!(new.submit(), None, "old mail is not signed anew");
+    drop(new);
+    let mut new = bench(&imported);
+    assert_eq!((new.submit(), new.lane.pending()), (None, 0), "nor by the next process");
+    new.give(key(7).public(), "two");
+    let (two, _) = new.submit().unwrap();
+    assert_eq!(new.numbers(two), [[71]], "its number jumps over what was forgotten");
+    new.refuse(two, Refusal::StaleCounter { last: 70 });
+    assert_eq!(new.submit().unwrap().0, 71, "what is given here is sent");
+}
+
+#[tokio::test]
+async fn what_waited_at_the_export_and_was_never_taken_is_signed_anew_when_it_is_too_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let mailbox = mailbox(&dir.path().join("m"));
+    let mut old = bench(&mailbox);
+    old.give(key(7).public(), "one");
+    let one = old.submit().unwrap();
+    drop(old);
+    let mut new = bench(&moved_to(dir.path(), &mailbox));
+    assert_eq!(new.submit(), Some(one.clone()));
+    new.refuse(one.0, Refusal::BadValidity { valid_until: 0, from: 5_000, to: 9_000 });
+    assert_eq!(new.submit().unwrap().0, 2);
+}

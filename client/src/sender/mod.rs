@@ -34,6 +34,7 @@ use crate::seal::Plain;
 
 pub use progress::{Progress, RefusedRecipient, Stage, Ticket, Wait};
 use store::SendStore;
+pub(crate) use store::{STORE, mark_copied};
 
 /// How many messages may wait to be resolved, and how many to be signed.
 const MAX_WAITING: usize = 1_024;

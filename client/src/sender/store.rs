@@ -6,24 +6,31 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
 use postroad_protocol::bundle::Bundle;
 use postroad_protocol::codec::{decode, encode};
 use postroad_protocol::entry::AcceptedProof;
 use postroad_protocol::{MailboxId, NodeId};
-use postroad_store::{DirLock, Read, Store, StoreError, Table, Transaction, prefix_end};
+use postroad_store::{Read, StoreError, Table, Transaction, prefix_end};
 
 use super::sent::{self, SentBundle};
 use crate::control::{Fate, Forgotten, Numbering, Previous, Told};
 use crate::error::ClientError;
+use crate::locked_store::{LockedStore, StoreKind};
 
 const PENDING: Table = Table("pending");
 const ACCEPTED: Table = Table("accepted");
+/// Which pending bundles were so when this directory was exported, by the same key.
+const COPIED: Table = Table("copied");
 const COUNTERS: Table = Table("counters");
 const RECIPIENTS: Table = Table("recipients");
 /// Single values.
 pub(super) const META: Table = Table("meta");
+/// What a mailbox's directory keeps of it.
+pub(crate) const STORE: StoreKind =
+    StoreKind { name: "send", tables: &[PENDING, ACCEPTED, COPIED, COUNTERS, RECIPIENTS, META, sent::SENT] };
 /// How many messages were forgotten when this store was set back, in all.
 const FORGOTTEN: &[u8] = b"forgotten";
 /// A set-back is never taken for larger than this; an origin that says so is not believed.
@@ -80,10 +87,7 @@ fn key(via: &NodeId, counter: u64) -> Vec<u8> {
 
 /// The store under `send/`, locked. Clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct SendStore {
-    store: Store,
-    _lock: std::sync::Arc<DirLock>,
-}
+pub(super) struct SendStore(Arc<LockedStore>);
 
 /// A change that becomes durable as a whole.
 pub(super) struct Change {
@@ -92,15 +96,12 @@ pub(super) struct Change {
 
 impl SendStore {
     pub(super) fn open(mailbox_dir: &Path) -> Result<SendStore, ClientError> {
-        let dir = mailbox_dir.join("send");
-        let lock = std::sync::Arc::new(DirLock::take(&dir)?);
-        let store = Store::open(&dir.join("store.redb"), &[PENDING, ACCEPTED, COUNTERS, RECIPIENTS, META, sent::SENT])?;
-        Ok(SendStore { store, _lock: lock })
+        Ok(SendStore(Arc::new(LockedStore::open(mailbox_dir, STORE)?)))
     }
 
     /// The addresses of the origins for which bundles are pending.
     pub(super) fn vias(&self) -> Result<BTreeMap<NodeId, String>, ClientError> {
-        let snapshot = self.store.snapshot()?;
+        let snapshot = self.0.store.snapshot()?;
         let mut vias = BTreeMap::new();
         let mut from = Vec::new();
         while let Some((key, value)) = snapshot.range(PENDING, &from, &[], 1)?.pop() {
@@ -117,7 +118,7 @@ impl SendStore {
 
     /// The bundles that are pending at one origin, with their acceptance, in ascending order of counter.
     pub(super) fn pending(&self, via: &NodeId) -> Result<Vec<(PendingBundle, Option<AcceptedProof>)>, ClientError> {
-        let snapshot = self.store.snapshot()?;
+        let snapshot = self.0.store.snapshot()?;
         (snapshot.range(PENDING, &via.0, &prefix_end(&via.0), usize::MAX)?.into_iter())
             .map(|(key, value)| {
                 let accepted = snapshot.get(ACCEPTED, &key)?;
@@ -127,19 +128,24 @@ impl SendStore {
             .collect()
     }
 
+    /// Whether a bundle was pending when this directory was exported: another copy of the mailbox may have sent it since.
+    pub(super) fn is_copied(&self, pending: &PendingBundle) -> Result<bool, ClientError> {
+        Ok(self.0.store.snapshot()?.get(COPIED, &pending.key())?.is_some())
+    }
+
     /// The first counter at an origin that this store has not seen used.
     pub(super) fn next_counter(&self, via: &NodeId) -> Result<u64, ClientError> {
-        self.store.snapshot()?.get(COUNTERS, &via.0)?.map_or(Ok(1), |bytes| read(COUNTERS, &via.0, &bytes))
+        self.0.store.snapshot()?.get(COUNTERS, &via.0)?.map_or(Ok(1), |bytes| read(COUNTERS, &via.0, &bytes))
     }
 
     /// Whether anything was ever sealed to this recipient.
     pub(super) fn has_written_to(&self, recipient: &MailboxId) -> Result<bool, ClientError> {
-        Ok(self.store.snapshot()?.get(RECIPIENTS, &recipient.0)?.is_some())
+        Ok(self.0.store.snapshot()?.get(RECIPIENTS, &recipient.0)?.is_some())
     }
 
     /// What this store knows of the message to `recipient` with this number.
     pub(super) fn told(&self, recipient: &MailboxId, number: u64) -> Result<Told, ClientError> {
-        let snapshot = self.store.snapshot()?;
+        let snapshot = self.0.store.snapshot()?;
         if let Some(told) = sent::find(&snapshot, recipient, number)? {
             return Ok(told);
         }
@@ -159,7 +165,7 @@ impl SendStore {
 
     /// Begins a change.
     pub(super) fn change(&self) -> Result<Change, ClientError> {
-        Ok(Change { transaction: self.store.begin()? })
+        Ok(Change { transaction: self.0.store.begin()? })
     }
 }
 
@@ -246,10 +252,18 @@ impl Change {
     pub(super) fn remove(&mut self, pending: &PendingBundle) {
         self.transaction.delete(PENDING, &pending.key());
         self.transaction.delete(ACCEPTED, &pending.key());
+        self.transaction.delete(COPIED, &pending.key());
     }
 
     pub(super) fn commit(self) -> Result<(), ClientError> {
         Ok(self.transaction.commit()?)
+    }
+}
+
+/// Marks what an import puts into a sender's store, where it is a bundle that was pending.
+pub(crate) fn mark_copied(transaction: &mut Transaction, table: Table, key: &[u8]) {
+    if table == PENDING {
+        transaction.put(COPIED, key, &[]);
     }
 }
 

@@ -47,6 +47,7 @@ impl From<ClientError> for CliError {
             }
             ClientError::Store(StoreError::InUse { .. }) => CliError::in_use(message),
             ClientError::Store(_) => CliError::refused("store", message, ""),
+            ClientError::Export(error) => super::export::failed(error),
             ClientError::TooManyHeld { .. } => CliError::refused("too-many-held", message, "read without --strict"),
             ClientError::Stopped { .. } => CliError::refused("stopped", message, "start again; nothing is lost"),
         }

@@ -1,5 +1,6 @@
 //! `postroad mailbox`: `new` makes a key, a home, and the record that ties them, settled in a cut; `new-recovery-key` the
-//! key that the record may name; `block`, `unblock` and `blocked` are about the senders from whom it takes no mail.
+//! key that the record may name; `export` and `import` are for the day on which the device is lost; `block`, `unblock` and
+//! `blocked` are about the senders from whom it takes no mail.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use postroad_protocol::{MailboxId, PublicKey};
 use serde_json::json;
 
 use super::client_side::usage;
+use super::export;
 use super::output::{CliError, Output};
 
 /// Arguments of `postroad mailbox`.
@@ -38,6 +40,20 @@ Examples:
 Keep the file where a thief of the device does not find it: it overrides what the device's key alone has signed.
 Only its public half, which is printed, is needed to make a mailbox.")]
     NewRecoveryKey(NewRecoveryKey),
+    /// Write the whole state of a mailbox, keys included, to a file under a passphrase
+    #[command(after_help = "\
+Examples:
+  postroad mailbox export --mailbox alice --out alice.age
+  postroad mailbox export --mailbox alice --out alice.age --passphrase-file secret.txt
+Nobody may send or receive for the mailbox meanwhile. The file is in the age format (age-encryption.org).")]
+    Export(export::Export),
+    /// Make a mailbox's directory of a file that `export` wrote
+    #[command(after_help = "\
+Examples:
+  postroad mailbox import --in alice.age --mailbox alice
+No other copy of the mailbox may be used from then on. What waited to be sent when it was exported is sent, unless the
+mailbox was used to send since; then it was sent by that, and is not sent again.")]
+    Import(export::Import),
     /// Take no more mail from these senders
     #[command(after_help = "\
 Examples:
@@ -95,7 +111,7 @@ struct NewRecoveryKey {
     out: PathBuf,
 }
 
-/// Makes and registers a mailbox, makes a recovery key, or changes or shows a block list.
+/// Makes and registers a mailbox, exports or imports one, makes a recovery key, or changes or shows a block list.
 ///
 /// # Errors
 /// If the directory belongs to another mailbox, or the home says no or nothing.
@@ -103,6 +119,8 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
     match args.command {
         Command::New(args) => new(args, output).await,
         Command::NewRecoveryKey(args) => new_recovery_key(&args.out, output),
+        Command::Export(args) => export::export(args, output).await,
+        Command::Import(args) => export::import(args, output).await,
         Command::Block(change) => block(&change.at, &addresses(&change.senders)?, &[], output).await,
         Command::Unblock(change) => block(&change.at, &[], &addresses(&change.senders)?, output).await,
         Command::Blocked(at) => block(&at, &[], &[], output).await,

@@ -28,7 +28,16 @@ pub(crate) struct Ran {
 
 /// Runs a command to its end, with `input` on its standard input.
 pub(crate) fn run_with(args: &[&str], input: &[u8]) -> Ran {
-    let mut child = postroad(args)
+    ended_with(&mut postroad(args), input)
+}
+
+/// Runs a command, made by [`postroad`], to its end.
+pub(crate) fn ended(command: &mut Command) -> Ran {
+    ended_with(command, &[])
+}
+
+fn ended_with(command: &mut Command, input: &[u8]) -> Ran {
+    let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
