@@ -6,8 +6,9 @@ use postroad_engine::tables::{CUTS, key_number};
 use postroad_engine::{Fate, Input, serve as rows};
 use postroad_net::Stream;
 use postroad_protocol::block_list::BlockList;
-use postroad_protocol::state::HomeProof;
-use postroad_protocol::wire::call::{PeerState, PeerStatus, Question, Reply, Status};
+use postroad_protocol::genesis::Member;
+use postroad_protocol::state::{HomeProof, NodeState};
+use postroad_protocol::wire::call::{MAX_MEMBERS, PeerState, PeerStatus, Question, Reply, Status};
 use postroad_protocol::{MailboxId, NodeId, Refusal, Seq, Signed, Verified, wire};
 use postroad_store::StoreError;
 use tokio::sync::oneshot;
@@ -77,6 +78,7 @@ fn name(question: &Question) -> &'static str {
         Question::Explain(..) | Question::Anchored(..) => "explanation",
         Question::Move(_) | Question::MoveStatus(_) | Question::MayMove(..) | Question::Inventory(_) => "move",
         Question::Handoff(_) | Question::Extracts(..) => "handoff",
+        Question::Nodes(_) => "nodes",
     }
 }
 
@@ -161,6 +163,13 @@ async fn answer(shared: &Shared, from: NodeId, question: Question) -> Result<Rep
         Question::Inventory(mailbox) => moving::inventory(shared, from, mailbox).await?,
         Question::Handoff(request) => moving::hand_over(shared, from, *request).await?,
         Question::Extracts(mailbox, slices) => moving::extracts(shared, from, mailbox, slices).await?,
+        Question::Nodes(from) => {
+            let head = shared.view.borrow().head.clone();
+            let mut nodes: Vec<(&NodeId, &NodeState)> = head.nodes().filter(|(node, _)| **node >= from).collect();
+            nodes.sort_by_key(|(node, _)| **node);
+            let member = |(node, known): (&NodeId, &NodeState)| Member { node: *node, addrs: known.addrs.clone() };
+            Reply::Nodes(nodes.into_iter().take(MAX_MEMBERS).map(member).collect())
+        }
         Question::HandIn(chain) => {
             if chain.len() > MAX_HANDED_IN {
                 return Err(Refusal::TooLarge { bytes: chain.len() as u64, limit: MAX_HANDED_IN as u64 });

@@ -87,6 +87,10 @@ pub enum Question {
         #[n(0)] MailboxId,
         #[cbor(n(1), decode_with = "crate::codec::at_most::<MAX_EXTRACTS, _, _>")] Vec<SliceKey>,
     ),
+    /// Where nodes listen, from this key on in the order of keys, [`MAX_MEMBERS`] at most; answered with
+    /// [`Reply::Nodes`].
+    #[n(20)]
+    Nodes(#[n(0)] NodeId),
 }
 
 /// An answer.
@@ -147,7 +151,14 @@ pub enum Reply {
     /// the slice.
     #[n(17)]
     Extracts(#[n(0)] Vec<Option<Extract>>),
+    /// Nodes and where they listen, as their records say. Nobody has signed it, and an address that is wrong answers
+    /// nothing.
+    #[n(18)]
+    Nodes(#[cbor(n(0), decode_with = "crate::codec::at_most::<MAX_MEMBERS, _, _>")] Vec<Member>),
 }
+
+/// The most nodes in one answer.
+pub const MAX_MEMBERS: usize = 64;
 
 /// The most slices in one question for extracts.
 pub const MAX_EXTRACTS: usize = 256;

@@ -112,7 +112,8 @@ impl World {
             | Question::MayMove(..)
             | Question::Inventory(_)
             | Question::Handoff(_)
-            | Question::Extracts(..) => {
+            | Question::Extracts(..)
+            | Question::Nodes(_) => {
                 return self.broken("world", "a question that nobody here asks");
             }
         }
