@@ -27,8 +27,6 @@ pub enum Mode {
 /// What [`Delivery`] must know of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// Its index in the log.
-    pub index: u64,
     /// Its place in the order.
     pub seq: Seq,
     /// Its end-to-end id.
@@ -44,10 +42,10 @@ pub struct Item {
 /// What to hand out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Out {
-    /// The message at this log index, for the first time.
-    Message(u64),
-    /// The message at this log index is a copy of one that was handed out.
-    Repeat(u64),
+    /// The message at this place, for the first time.
+    Message(Seq),
+    /// The message at this place is a copy of one that was handed out.
+    Repeat(Seq),
     /// A sender's numbers that should be here and are not.
     Gap {
         /// The sender.
@@ -79,6 +77,9 @@ pub struct Delivery {
     mode: Mode,
     /// Nothing below this (epoch, position) can come late.
     below: (u64, u32),
+    /// The same as a former home had said it. What it has kept back may come late all the same: the new home is not
+    /// guilty of that.
+    former: (u64, u32),
     /// What the home has said is overdue: it may come late all the same.
     overdue: BTreeSet<(u64, u32)>,
     /// In strict mode: verified, and not handed out.
@@ -102,6 +103,7 @@ impl Delivery {
         Delivery {
             mode,
             below: (0, 0),
+            former: (0, 0),
             overdue: BTreeSet::new(),
             held: BTreeMap::new(),
             seen: seen.iter().copied().collect(),
@@ -144,6 +146,12 @@ impl Delivery {
         }
     }
 
+    /// The mailbox lives elsewhere now.
+    pub fn moved(&mut self) {
+        self.former = self.below;
+        self.overdue.clear();
+    }
+
     /// How many messages wait for their turn.
     pub fn held(&self) -> usize {
         self.held.len()
@@ -160,7 +168,8 @@ impl Delivery {
     /// [`Violation::BelowSettled`] in strict mode, when its turn has passed and it was not overdue.
     pub fn message(&mut self, item: Item, out: &mut Vec<Out>) -> Result<(), Violation> {
         let late = is_below(item.seq, self.below);
-        if self.mode == Mode::Live || (late && self.overdue.contains(&(item.seq.epoch, item.seq.position))) {
+        let excused = is_below(item.seq, self.former) || self.overdue.contains(&(item.seq.epoch, item.seq.position));
+        if self.mode == Mode::Live || (late && excused) {
             self.hand_out(item, out);
             return Ok(());
         }
@@ -194,7 +203,7 @@ impl Delivery {
 
     fn hand_out(&mut self, item: Item, out: &mut Vec<Out>) {
         if !self.seen.insert(item.id) {
-            out.push(Out::Repeat(item.index));
+            out.push(Out::Repeat(item.seq));
             return;
         }
         self.order.push_back(item.id);
@@ -203,7 +212,7 @@ impl Delivery {
         {
             self.seen.remove(&oldest);
         }
-        out.push(Out::Message(item.index));
+        out.push(Out::Message(item.seq));
         if let Some(numbering) = &item.numbering {
             let numbers = self.numbers.entry(item.sender).or_insert_with(|| Numbers::new(self.blind));
             close(item.sender, numbers.take(numbering, item.seq, item.via), out);
@@ -220,10 +229,13 @@ mod tests {
     use super::*;
     use postroad_protocol::SecretKey;
 
-    fn item(index: u64, epoch: u64, id: u8, number: u64) -> Item {
+    fn seq(epoch: u64) -> Seq {
+        Seq { epoch, position: 0, index: 0 }
+    }
+
+    fn item(epoch: u64, id: u8, number: u64) -> Item {
         Item {
-            index,
-            seq: Seq { epoch, position: 0, index: 0 },
+            seq: seq(epoch),
             id: Digest([id; 32]),
             sender: SecretKey::from_seed([1; 32]).public(),
             via: SecretKey::from_seed([2; 32]).public(),
@@ -232,37 +244,49 @@ mod tests {
     }
 
     fn gap(from: u64, to: u64) -> Out {
-        Out::Gap { sender: item(0, 0, 0, 0).sender, from, to }
+        Out::Gap { sender: item(0, 0, 0).sender, from, to }
     }
 
     #[test]
     fn live_hands_out_at_once_and_knows_copies() {
         let (mut delivery, mut out) = (Delivery::new(Mode::Live), Vec::new());
-        delivery.message(item(0, 5, 1, 1), &mut out).unwrap();
-        delivery.message(item(1, 4, 2, 2), &mut out).unwrap();
-        delivery.message(item(2, 6, 1, 1), &mut out).unwrap();
-        assert_eq!(out, [Out::Message(0), Out::Message(1), Out::Repeat(2)]);
+        delivery.message(item(5, 1, 1), &mut out).unwrap();
+        delivery.message(item(4, 2, 2), &mut out).unwrap();
+        delivery.message(item(6, 1, 1), &mut out).unwrap();
+        assert_eq!(out, [Out::Message(seq(5)), Out::Message(seq(4)), Out::Repeat(seq(6))]);
     }
 
     #[test]
     fn strict_waits_and_never_goes_back() {
         let (mut delivery, mut out) = (Delivery::new(Mode::Strict), Vec::new());
-        delivery.message(item(0, 5, 1, 2), &mut out).unwrap();
+        delivery.message(item(5, 1, 2), &mut out).unwrap();
         delivery.settled((4, 0), &mut out);
         assert_eq!(out, []);
-        delivery.message(item(1, 4, 2, 1), &mut out).unwrap();
+        delivery.message(item(4, 2, 1), &mut out).unwrap();
         delivery.settled((6, 0), &mut out);
-        assert_eq!(out, [Out::Message(1), Out::Message(0)]);
-        let late = delivery.message(item(2, 3, 3, 3), &mut out);
+        assert_eq!(out, [Out::Message(seq(4)), Out::Message(seq(5))]);
+        let late = delivery.message(item(3, 3, 3), &mut out);
+        assert!(matches!(late, Err(Violation::BelowSettled { .. })));
+    }
+
+    #[test]
+    fn what_a_former_home_kept_back_comes_late_and_is_no_violation() {
+        let (mut delivery, mut out) = (Delivery::new(Mode::Strict), Vec::new());
+        delivery.settled((6, 0), &mut out);
+        delivery.moved();
+        delivery.message(item(5, 1, 1), &mut out).unwrap();
+        assert_eq!(out, [Out::Message(seq(5))]);
+        delivery.settled((8, 0), &mut out);
+        let late = delivery.message(item(7, 2, 2), &mut out);
         assert!(matches!(late, Err(Violation::BelowSettled { .. })));
     }
 
     #[test]
     fn a_hole_is_reported_once_and_only_when_nothing_late_can_fill_it() {
         let (mut delivery, mut out) = (Delivery::new(Mode::Live), Vec::new());
-        delivery.message(item(0, 5, 1, 1), &mut out).unwrap();
-        delivery.message(item(1, 6, 2, 4), &mut out).unwrap();
-        delivery.message(item(2, 7, 3, 6), &mut out).unwrap();
+        delivery.message(item(5, 1, 1), &mut out).unwrap();
+        delivery.message(item(6, 2, 4), &mut out).unwrap();
+        delivery.message(item(7, 3, 6), &mut out).unwrap();
         delivery.settled((6, 0), &mut out);
         assert_eq!(out.split_off(3), []);
         out.clear();
@@ -270,19 +294,19 @@ mod tests {
         assert_eq!(out, [gap(2, 3), gap(5, 5)]);
         out.clear();
         delivery.settled((10, 0), &mut out);
-        delivery.message(item(3, 11, 4, 2), &mut out).unwrap();
+        delivery.message(item(11, 4, 2), &mut out).unwrap();
         delivery.settled((12, 0), &mut out);
-        let closed = Out::Closed { sender: item(0, 0, 0, 0).sender, from: 2, to: 2, why: Closed::Arrived };
-        assert_eq!(out, [Out::Message(3), closed]);
+        let closed = Out::Closed { sender: item(0, 0, 0).sender, from: 2, to: 2, why: Closed::Arrived };
+        assert_eq!(out, [Out::Message(seq(11)), closed]);
     }
 
     #[test]
     fn a_late_message_closes_its_hole_in_time() {
         let (mut delivery, mut out) = (Delivery::new(Mode::Live), Vec::new());
-        delivery.message(item(0, 6, 1, 2), &mut out).unwrap();
+        delivery.message(item(6, 1, 2), &mut out).unwrap();
         delivery.settled((5, 0), &mut out);
-        delivery.message(item(1, 5, 2, 1), &mut out).unwrap();
+        delivery.message(item(5, 2, 1), &mut out).unwrap();
         delivery.settled((9, 0), &mut out);
-        assert_eq!(out, [Out::Message(0), Out::Message(1)]);
+        assert_eq!(out, [Out::Message(seq(6)), Out::Message(seq(5))]);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use postroad_protocol::cut::CutHeader;
-use postroad_protocol::state::MailboxState;
+use postroad_protocol::state::{HomeProof, MailboxState};
 use postroad_protocol::wire::call::{Question, Reply};
 use postroad_protocol::{Federation, MailboxId};
 use tokio::sync::watch;
@@ -98,19 +98,11 @@ impl Directory {
         let Reply::Home(proof) = reply else {
             return Err(unasked(&self.node));
         };
-        let cut = (proof.verify(mailbox, &self.federation))
-            .map_err(|source| ClientError::Unverified { what: "the home's proof", source })?;
-        let window = self.federation.params().routing_window_epochs;
-        if cut.epoch + window < self.newest.get().epoch {
-            let reason = format!("it answers as of epoch {}, long past", cut.epoch);
-            return Err(ClientError::Misbehaving { node: self.node.to_string(), reason });
-        }
-        self.newest.note(cut, &self.federation);
-        let as_of = cut.epoch;
-        if let Some(value) = &proof.value {
+        let found = verify_home(*proof, mailbox, &self.node, &self.federation, &self.newest)?;
+        if let Some(value) = &found.value {
             self.remember(*mailbox, value.clone());
         }
-        Ok(Home { value: proof.value, as_of })
+        Ok(found)
     }
 
     /// A mailbox's place, remembered or looked up; none if it is not registered.
@@ -133,4 +125,23 @@ impl Directory {
         self.asked += 1;
         self.known.insert(mailbox, (self.asked, value));
     }
+}
+
+/// What a node's proof says of a mailbox, if it holds and is not long past.
+pub(crate) fn verify_home(
+    proof: HomeProof,
+    mailbox: &MailboxId,
+    node: &NodeAddr,
+    federation: &Federation,
+    newest: &Newest,
+) -> Result<Home, ClientError> {
+    let cut = (proof.verify(mailbox, federation))
+        .map_err(|source| ClientError::Unverified { what: "the home's proof", source })?;
+    let window = federation.params().routing_window_epochs;
+    if cut.epoch + window < newest.get().epoch {
+        let reason = format!("it answers as of epoch {}, long past", cut.epoch);
+        return Err(ClientError::Misbehaving { node: node.to_string(), reason });
+    }
+    newest.note(cut, federation);
+    Ok(Home { as_of: cut.epoch, value: proof.value })
 }

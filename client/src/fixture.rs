@@ -9,15 +9,16 @@ use postroad_protocol::genesis::{Genesis, Member};
 use postroad_protocol::merkle::log::Frontier;
 use postroad_protocol::merkle::map::MerkleMap;
 use postroad_protocol::message::Message;
+use postroad_protocol::moving::Base;
 use postroad_protocol::receipt::{Custody, ReceiptItem, Sealed, sign_receipts};
 use postroad_protocol::record::{CoSigned, NodeRecord, Record, Registration, Start};
 use postroad_protocol::signed::{Statement, sign_digest};
-use postroad_protocol::state::{Draft, State};
+use postroad_protocol::state::{Draft, Imported, MailboxState, Moved, Span, State};
 use postroad_protocol::{Digest, Federation, MailboxId, Params, SecretKey, Signed, Verified};
 
 use crate::seal::foreign;
 
-/// The key with this seed. 1 is sequencer and home, 2 the origin, 5 a sender, 7 the mailbox.
+/// The key with this seed. 1 is sequencer and home, 2 the origin, 3 another home, 5 a sender, 7 the mailbox.
 pub(crate) fn key(seed: u8) -> SecretKey {
     SecretKey::from_seed([seed; 32])
 }
@@ -43,8 +44,11 @@ pub(crate) struct Order {
     counter: u64,
     number: u64,
     log: Frontier,
+    leaves: Vec<LogLeaf>,
     last: Option<LogLeaf>,
     attestations: u64,
+    /// Whose attestations are made: the home's.
+    home: u8,
 }
 
 /// An entry and the cut that ordered it.
@@ -59,7 +63,7 @@ impl Order {
     pub(crate) fn new() -> Order {
         let federation = federation();
         let mut records = Vec::new();
-        for seed in [1, 2] {
+        for seed in [1, 2, 3] {
             let (node, secret) = (key(seed).public(), key(seed));
             let record = NodeRecord { node, version: 1, name: String::new(), addrs: vec![], deputies: vec![] };
             records.push(Record::Node(Signed::sign(record, &secret, &federation).into_inner()));
@@ -77,8 +81,17 @@ impl Order {
             records.push(Record::Register(CoSigned::sign(owner, &key(1), &federation).into_inner()));
         }
         let state = State::genesis(&federation);
-        let mut order =
-            Order { federation, state, counter: 1, number: 1, log: Frontier::new(), last: None, attestations: 0 };
+        let mut order = Order {
+            federation,
+            state,
+            counter: 1,
+            number: 1,
+            log: Frontier::new(),
+            leaves: Vec::new(),
+            last: None,
+            attestations: 0,
+            home: 1,
+        };
         order.cut(CutBody { records, ..CutBody::default() });
         order
     }
@@ -131,8 +144,38 @@ impl Order {
         let leaf = LogLeaf { settled, seq: placed.seq, message: placed.id, own: placed.own };
         let log_index = self.log.size();
         self.log.append(leaf.hash());
+        self.leaves.push(leaf);
         self.last = Some(leaf);
         Delivered { entry: Entry { log_index, settled, proof }, cut: cut.clone() }
+    }
+
+    /// What the directory says of the mailbox.
+    pub(crate) fn home(&self) -> MailboxState {
+        self.state.mailbox(&key(7).public()).unwrap().clone()
+    }
+
+    /// The mailbox moves to the node with this seed, which continues the first `size` entries. What was delivered behind
+    /// them is to be appended again. Returns what the directory says then.
+    pub(crate) fn moves_to(&mut self, seed: u8, size: u64) -> MailboxState {
+        let since = self.cut(CutBody::default()).header.epoch;
+        self.leaves.truncate(size as usize);
+        self.log = self.leaves.iter().fold(Frontier::new(), |mut log, leaf| {
+            log.append(leaf.hash());
+            log
+        });
+        self.last = self.leaves.last().copied();
+        let known = self.home();
+        let span =
+            Span { node: key(self.home).public(), since: known.since, until: since, complete: Some(known.since) };
+        let log = LogHead { size, root: self.log.root() };
+        let attestation = AttestationRef { number: 1, digest: Digest::ZERO, epoch: since - 1 };
+        let base = Some(Base { node: span.node, attestation, log });
+        let import =
+            Imported { digest: Digest::ZERO, first: since, epoch: since, through: since, base, missing: Vec::new() };
+        self.home = seed;
+        let moved = Some(Moved { spans: vec![span], switch: Digest::ZERO, import: Some(import) });
+        self.cut(CutBody::default());
+        MailboxState { home: key(seed).public(), since, moved, ..known }
     }
 
     /// The origin forgets that it has taken bundles: the next one's counter is this.
@@ -240,14 +283,14 @@ impl Order {
         let mut map: MerkleMap<MailboxId, AttestedLog> = MerkleMap::default();
         map.insert(key(7).public(), log.clone());
         let body = Attestation {
-            node: key(1).public(),
+            node: key(self.home).public(),
             incarnation: 1,
             number,
             epoch: self.state.epoch,
             mailboxes: 1,
             root: map.root(),
         };
-        let attestation = Signed::sign(body, &key(1), &self.federation).into_inner();
+        let attestation = Signed::sign(body, &key(self.home), &self.federation).into_inner();
         MailboxAttestation { attestation, log, proof: map.prove(&key(7).public()), anchor: None }
     }
 
@@ -257,16 +300,16 @@ impl Order {
         let named =
             AttestationRef { number: body.number, digest: body.digest(self.federation.id()), epoch: body.epoch };
         let header = Header {
-            origin: key(1).public(),
+            origin: key(self.home).public(),
             incarnation: 1,
             number: named.number,
-            previous: self.previous(&key(1)),
+            previous: self.previous(&key(self.home)),
             routing_epoch: self.state.epoch,
             attestation: Some(named),
             entries: route(&[], self.federation.id(), |_| None).entries,
             slices: vec![],
         };
-        let header = Signed::sign(header, &key(1), &self.federation).into_inner();
+        let header = Signed::sign(header, &key(self.home), &self.federation).into_inner();
         let (cut, header) = self.include(Sealed { header, custody: vec![] });
         attested.anchor = Some(Anchor { cut, header });
         attested

@@ -52,6 +52,8 @@ pub mod export;
 mod fixture;
 mod locked_store;
 pub mod mailbox_dir;
+pub mod moving;
+mod nodes;
 pub mod numbers;
 pub mod private_file;
 pub mod receiver;

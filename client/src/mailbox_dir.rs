@@ -6,7 +6,9 @@
 //! | `encryption.key` | the X25519 secret, likewise |
 //! | `genesis.toml` | the federation, pinned at creation |
 //! | `recovery.pub` | the public half of the recovery key, where the owner named one |
-//! | `home` | the multiaddress of the mailbox's home; written last, so it says that the directory is complete |
+//! | `home` | the multiaddress of the mailbox's home; written last, so it says that the directory is complete, and written anew when the mailbox has moved |
+//! | `nodes` | where other nodes listen, to be asked when the home does not answer |
+//! | `move` | a move that is under way: the signed switch, see [`crate::moving`] |
 //! | `send/`, `recv/` | one store each, each with a lock of its own, so that one process may send while another receives |
 //!
 //! Keys are durable before anybody hears of them. Running the creation again keeps what is there: the same key, so the
@@ -161,6 +163,24 @@ impl Mailbox {
             files.extend(read_if_there(&self.dir.join(name))?.map(|text| (name, text.into_bytes())));
         }
         Ok(files)
+    }
+
+    /// The mailbox lives elsewhere now, as a certified cut says: from here on, and from the next opening on.
+    ///
+    /// # Errors
+    /// [`ClientError::Io`].
+    pub(crate) fn lives_at(&mut self, home: NodeAddr) -> Result<(), ClientError> {
+        if self.home != home {
+            write_durably(&self.dir.join(HOME), format!("{home}\n").as_bytes())?;
+            self.home = home;
+        }
+        Ok(())
+    }
+
+    /// The home that the directory names now; another process may have learnt of a move.
+    pub(crate) fn recorded_home(&self) -> Option<NodeAddr> {
+        let text = read_if_there(&self.dir.join(HOME)).ok().flatten()?;
+        text.trim().parse().ok()
     }
 
     pub(crate) fn secret(&self) -> &SecretKey {

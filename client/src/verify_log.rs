@@ -130,6 +130,14 @@ pub enum Violation {
         /// The epoch.
         epoch: u64,
     },
+    /// A new home whose log does not continue the one that was read here.
+    #[error("the mailbox moved to {home}, which continues a log of {size} entries that is not the one that was read")]
+    NotContinued {
+        /// The new home.
+        home: NodeId,
+        /// The size of the log that it says it continues.
+        size: u64,
+    },
     /// A message in strict order below what the home had called settled.
     #[error("{seq} came after everything below {below_epoch}.{below_position} was said to be there")]
     BelowSettled {
@@ -160,6 +168,7 @@ impl Violation {
             Violation::LastEpoch { .. } => "last-epoch",
             Violation::AfterAttested { .. } => "after-attested",
             Violation::TwoCuts { .. } => "two-cuts",
+            Violation::NotContinued { .. } => "not-continued",
             Violation::BelowSettled { .. } => "below-settled",
         }
     }
@@ -201,7 +210,8 @@ pub enum Attested {
     Old,
 }
 
-/// The newest attestation that was found to hold.
+/// The newest attestation that was found to hold; after a move, until the new home has attested, one of number zero that
+/// stands for the log that it continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct Mark {
@@ -324,6 +334,27 @@ impl LogVerifier {
         self.before = Some(expired.last);
         self.tail.clear();
         Ok(())
+    }
+
+    /// The log had `log.size()` entries when it moved, the last of them `before`: what was read beyond is forgotten, and
+    /// comes again.
+    pub fn roll_back(&mut self, log: Frontier, before: Option<LogLeaf>) {
+        match log.size().checked_sub(self.base.size()) {
+            Some(count) => self.tail.truncate(count as usize),
+            None => {
+                self.tail.clear();
+                (self.base, self.before) = (log, before);
+            }
+        }
+    }
+
+    /// From now on `home` attests the log, where the mailbox lives since epoch `since`. It continues the first `size`
+    /// entries, and whatever follows them is settled in its own time.
+    pub fn moves_to(&mut self, home: NodeId, since: u64, size: u64) {
+        let (incarnation, number, digest) = (0, 0, Digest::ZERO);
+        self.home = home;
+        self.mark = Some(Mark { incarnation, number, digest, epoch: since.saturating_sub(1), size });
+        self.waiting.clear();
     }
 
     /// The newest attestation that was found to hold.

@@ -67,10 +67,11 @@ impl Scene {
         };
         let federation = Federation::new(genesis).unwrap();
         let store = Store::memory(&ALL);
-        let mut outbox = Outbox::open(&key(HOME), &federation, &store.snapshot().unwrap()).unwrap();
+        let mut outbox =
+            Outbox::open(&key(HOME), &federation, &BTreeMap::new(), |_| false, &store.snapshot().unwrap()).unwrap();
         outbox.start(1, 0);
-        outbox.host(id(ALICE));
-        outbox.host(id(BOB));
+        outbox.host(id(ALICE), 1);
+        outbox.host(id(BOB), 1);
         Scene { federation, store, outbox, epoch: 0 }
     }
 
@@ -154,7 +155,7 @@ impl Scene {
         let parcel: SliceParcel = tables::read(SLICES, &[], &row).unwrap();
         let index = parcel.body.index(1, self.federation.id()).unwrap();
         self.cut(&[parcel.header]);
-        let place = Place { settled: self.epoch, epoch: self.epoch, position: 0, slice };
+        let place = Place { settled: self.epoch, epoch: self.epoch, position: 0, slice, routing_epoch: self.epoch - 1 };
         let mut writes = Vec::new();
         self.outbox.append(place, &index, &[], &mut writes);
         self.write(&writes);
@@ -335,7 +336,9 @@ fn what_a_page_remembers_of_a_log_that_was_written_anew_is_not_used() {
     let mut other = first;
     other.settled = 0;
     scene.write(&[tables::put(LOGS, tables::mailbox_key(&id(ALICE), 0), &other)]);
-    scene.outbox = Outbox::open(&key(HOME), &scene.federation, &scene.store.snapshot().unwrap()).unwrap();
+    let residents = BTreeMap::from([(id(ALICE), 1), (id(BOB), 1)]);
+    let snapshot = scene.store.snapshot().unwrap();
+    scene.outbox = Outbox::open(&key(HOME), &scene.federation, &residents, |_| false, &snapshot).unwrap();
     scene.outbox.start(2, 0);
     let view = scene.attest();
     let log = view.of(&id(ALICE)).unwrap().log.log;
@@ -386,6 +389,7 @@ fn state(scene: &Scene, home: u8, moved: Option<Moved>) -> State {
         recovery_key: None,
         registered: 1,
         moved,
+        recovered: None,
     };
     head.restore(StateKey::Mailbox(id(ALICE)), &encode(&value)).unwrap();
     head
@@ -402,7 +406,7 @@ fn moved(through: Option<u64>) -> Option<Moved> {
         base: None,
         missing: Vec::new(),
     });
-    Some(Moved { spans: vec![span], import })
+    Some(Moved { spans: vec![span], switch: Digest::ZERO, import })
 }
 
 const WINDOW: u64 = 4;

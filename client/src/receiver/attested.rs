@@ -77,6 +77,11 @@ impl Attestations {
         })
     }
 
+    /// The mailbox lives elsewhere now: what a former home has attested binds nobody there.
+    pub(super) fn forget(&mut self) {
+        *self = Attestations { is_changed: true, ..Attestations::default() };
+    }
+
     /// Keeps an attestation whose signature holds, in the place of the same one without an anchor.
     pub(super) fn take(&mut self, new: &MailboxAttestation) {
         let number = new.attestation.body.number;

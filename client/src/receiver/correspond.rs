@@ -122,10 +122,14 @@ impl Receiver {
     /// Whether the sender proves that this mailbox's home has refused the message.
     fn is_refused(&self, sender: &MailboxId, told: &Told) -> bool {
         let Ok(statements) = decode::<Statements>(&told.statements) else { return false };
-        let home = self.mailbox.home().node();
-        let proven = statements.verify(&self.mailbox.address(), &home, self.mailbox.federation());
+        let former = self.residence.iter().flat_map(|residence| residence.former.iter().copied());
+        let mut homes = former.chain([self.mailbox.home().node()]);
         let is_theirs = statements.bundle.body.sender == *sender;
-        is_theirs && proven.is_some_and(|(seq, refused)| told.seq == Some(seq) && refused.is_some())
+        is_theirs
+            && homes.any(|home| {
+                let proven = statements.verify(&self.mailbox.address(), &home, self.mailbox.federation());
+                proven.is_some_and(|(seq, refused)| told.seq == Some(seq) && refused.is_some())
+            })
     }
 
     /// Everything that is missing: for each hole its sender and numbers, and where the sender has told that one of them

@@ -291,6 +291,23 @@ impl Shelf {
         self.forgotten_to = self.forgotten_to.max(Some(last));
     }
 
+    /// The log is `log` again: what is kept beyond it is no part of it any more. Returns the indices.
+    pub(super) fn roll_back(&mut self, log: &Frontier) -> Vec<u64> {
+        let beyond = self.notes.split_off(&log.size());
+        for (index, note) in &beyond {
+            if let Some(indices) = self.by_sender.get_mut(&note.sender) {
+                indices.remove(index);
+                if indices.is_empty() {
+                    self.by_sender.remove(&note.sender);
+                }
+            }
+        }
+        if self.floor.as_ref().is_some_and(|floor| floor.size() > log.size()) {
+            self.floor = Some(log.clone());
+        }
+        beyond.into_keys().collect()
+    }
+
     /// The log when it had `size` entries, if what is kept tells.
     pub(super) fn head_at(&self, size: u64) -> Option<LogHead> {
         let mut log = self.floor.clone().filter(|floor| floor.size() <= size)?;

@@ -12,8 +12,10 @@ mod keep;
 mod letters;
 mod mail;
 mod memory;
+mod moved;
 mod session;
 mod store;
+mod tail;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -24,7 +26,7 @@ use postroad_protocol::evidence::Evidence;
 use postroad_protocol::merkle::log::Frontier;
 use postroad_protocol::signed::Signed;
 use postroad_protocol::wire::client::{FromClient, Overdue, Settled};
-use postroad_protocol::{Digest, MailboxId, Seq};
+use postroad_protocol::{Digest, MailboxId, Refusal, Seq};
 use tokio::time::{Instant, sleep};
 
 use crate::connection::{ClientStream, Endpoint, backoff};
@@ -43,8 +45,13 @@ use keep::{Note, Shelf};
 use letters::Letters;
 pub use mail::{Content, Mail};
 pub use memory::Memory;
+use moved::{ASK_OTHERS_AFTER, Given, Residence};
 pub(crate) use store::STORE;
 use store::{Change, Position, RecvStore, Remembered};
+use tail::Tail;
+
+/// How long to wait for the proof of a move that the former home has spoken of.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// How a mailbox is read.
 #[derive(Clone, Debug, Default)]
@@ -161,10 +168,25 @@ pub struct Receiver {
     /// The next entry to come; below `low` while reading again.
     reading: u64,
     /// Verified, not handed out.
-    verified: BTreeMap<u64, Box<Mail>>,
+    verified: BTreeMap<Seq, Box<Mail>>,
     queue: VecDeque<Received>,
     /// Handed out, not acknowledged.
-    handed: BTreeMap<u64, Kept>,
+    handed: BTreeMap<Seq, Handed>,
+    /// The end of the log that a move may make come again.
+    tail: Tail,
+    /// What of it has come, and comes again.
+    given: Given,
+    /// The same of what was offered to the application on this run, and was not acknowledged.
+    again_here: BTreeSet<Seq>,
+    /// Rows that a move has taken back, until that is durable: of the tail, and of what is kept.
+    tail_rewritten: Vec<u64>,
+    dropped: Vec<u64>,
+    /// Where the mailbox lived when it was read last.
+    residence: Option<Residence>,
+    /// Whether the home was asked for other nodes.
+    has_learnt: bool,
+    /// When the directory was looked at last.
+    looked_at: Instant,
     /// What is on the disk.
     position: Position,
     shelf: Shelf,
@@ -207,6 +229,37 @@ pub struct Receiver {
     taken: u32,
 }
 
+/// An entry that was handed out.
+#[derive(Clone, Debug)]
+struct Handed {
+    /// Its log index; none while it is to come again from a new home.
+    index: Option<u64>,
+    entry: Kept,
+}
+
+impl Handed {
+    fn of(mail: &Mail) -> Handed {
+        Handed { index: Some(mail.index), entry: Kept::of(mail) }
+    }
+}
+
+impl Received {
+    /// The mail in it.
+    fn mail(&self) -> Option<&Mail> {
+        match self {
+            Received::Message(mail) | Received::Repeat(mail) | Received::Control(mail) => Some(mail),
+            _ => None,
+        }
+    }
+
+    fn mail_mut(&mut self) -> Option<&mut Mail> {
+        match self {
+            Received::Message(mail) | Received::Repeat(mail) | Received::Control(mail) => Some(mail),
+            _ => None,
+        }
+    }
+}
+
 /// Whether anything can still come.
 #[derive(Debug, Default)]
 enum End {
@@ -234,9 +287,11 @@ impl Receiver {
     fn open(mailbox: &Mailbox, options: ReceiverOptions) -> Result<Receiver, ClientError> {
         let store = RecvStore::open(mailbox.dir())?;
         let found = store.load(options.from, options.keep)?;
-        let Remembered { position, shelf, above, start, again, seen, numbers, attestations, letters } = found;
+        let Remembered { position, shelf, above, start, again, seen, numbers, attestations, letters, .. } = found;
+        let Remembered { tail, given, residence, .. } = found;
         let Position { log, before, mark, blind, .. } = position.clone();
-        let (me, home) = (mailbox.address(), mailbox.home().node());
+        let home = residence.as_ref().map_or(mailbox.home().node(), |residence| residence.home);
+        let me = mailbox.address();
         let mut receiver = Receiver {
             endpoint: Endpoint::with_key(mailbox.secret())?,
             newest: Newest::default(),
@@ -248,6 +303,14 @@ impl Receiver {
             verified: BTreeMap::new(),
             queue: VecDeque::new(),
             handed: BTreeMap::new(),
+            tail,
+            given,
+            again_here: BTreeSet::new(),
+            tail_rewritten: Vec::new(),
+            dropped: Vec::new(),
+            residence,
+            has_learnt: false,
+            looked_at: Instant::now(),
             position,
             // Another way to keep is remembered, and applied to what is there.
             touched: if options.keep.is_some() { shelf.senders().copied().collect() } else { BTreeSet::new() },
@@ -277,6 +340,7 @@ impl Receiver {
             store,
         };
         receiver.tell_open_holes();
+        receiver.write_base()?;
         Ok(receiver)
     }
 
@@ -288,8 +352,9 @@ impl Receiver {
     pub async fn next(&mut self) -> Result<Option<Received>, ClientError> {
         loop {
             if let Some(received) = self.queue.pop_front() {
-                if let Received::Message(mail) | Received::Repeat(mail) | Received::Control(mail) = &received {
-                    self.handed.insert(mail.index, Kept::of(mail));
+                if let Some(mail) = received.mail() {
+                    let index = (!self.again_here.contains(&mail.seq)).then_some(mail.index);
+                    self.handed.insert(mail.seq, Handed { index, ..Handed::of(mail) });
                     self.letter(mail);
                 }
                 return Ok(Some(received));
@@ -303,11 +368,16 @@ impl Receiver {
                 self.reconnect().await?;
             }
             if let Err(error) = self.read_one().await {
-                if !error.is_transient() {
+                let has_moved = matches!(error, ClientError::Refused(Refusal::NotHere { .. }));
+                if !error.is_transient() && !has_moved {
                     return Err(error);
                 }
                 tracing::debug!(%error, "connection lost");
                 self.session = None;
+                if has_moved {
+                    // The home may know it before it can prove it.
+                    sleep(PAUSE).await;
+                }
             }
         }
     }
@@ -326,23 +396,37 @@ impl Receiver {
         }
         let before_low = self.low;
         let (mut kept, mut seen) = (Vec::new(), Vec::new());
-        for (index, entry) in std::mem::take(&mut self.handed) {
+        for (seq, Handed { index, entry }) in std::mem::take(&mut self.handed) {
+            let Some(index) = index else {
+                // It comes again from the new home, and has its index then.
+                self.touched.insert(entry.sender);
+                seen.push((entry.leaf.message, seq));
+                self.given.add([seq]);
+                continue;
+            };
             // What was read again is known already.
             if index >= before_low && !self.above.contains_key(&index) {
                 self.above.insert(index, entry.leaf);
                 self.touched.insert(entry.sender);
-                seen.push((entry.leaf.message, entry.leaf.seq));
+                if !self.given.remove(&seq) {
+                    seen.push((entry.leaf.message, seq));
+                }
                 kept.push((index, entry));
             }
         }
         let mut last = None;
         while let Some(leaf) = self.above.remove(&self.low) {
+            self.tail.push(leaf);
             last = Some(leaf);
             self.low += 1;
         }
         self.position.log = self.verifier.frontier_at(self.low).expect("the verifier keeps every size from `low` on");
         self.position.before = last.or_else(|| self.verifier.leaf_before(before_low));
+        let is_based = self.tail.attested(self.attestations.last_final(), self.is_leaving());
         self.save(kept, &seen)?;
+        if is_based {
+            self.write_base()?;
+        }
         self.verifier.release(self.low);
         if self.low > before_low {
             self.tell_home().await;
@@ -392,13 +476,22 @@ impl Receiver {
         self.store.commit(&Change {
             position: &self.position,
             kept: &kept,
+            rolled_back: &self.dropped,
             dropped: &dropped,
             seen,
             numbers: &numbers,
             attestations: &self.attestations,
             letters: &self.letters,
             told: &self.told_now,
+            tail: &self.tail,
+            tail_rewritten: &self.tail_rewritten,
+            given: &self.given,
+            residence: self.residence.as_ref(),
         })?;
+        self.tail.is_stored();
+        self.given.changed.clear();
+        self.tail_rewritten.clear();
+        self.dropped.clear();
         self.touched.clear();
         self.told_now.clear();
         self.is_changed = false;
@@ -426,7 +519,7 @@ impl Receiver {
         let since = Instant::now();
         let mut delays = backoff();
         loop {
-            match self.subscribe().await {
+            match self.subscribe(since.elapsed() >= ASK_OTHERS_AFTER).await {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_transient() => {
                     let delay = delays.failed();
@@ -441,7 +534,8 @@ impl Receiver {
         }
     }
 
-    async fn subscribe(&mut self) -> Result<(), ClientError> {
+    async fn subscribe(&mut self, ask_others: bool) -> Result<(), ClientError> {
+        self.locate(ask_others).await?;
         let mut stream: ClientStream = self.endpoint.open(self.mailbox.home(), self.mailbox.federation()).await?;
         stream.outgoing.send(&FromClient::Subscribe(self.reading)).await?;
         stream.outgoing.send(&FromClient::Credit(session::WINDOW)).await?;
@@ -460,11 +554,11 @@ impl Receiver {
     fn hand_out(&mut self, outs: Vec<Out>) {
         for out in outs {
             let received = match out {
-                Out::Message(index) => self.verified.remove(&index).map(|mail| match mail.content {
+                Out::Message(seq) => self.verified.remove(&seq).map(|mail| match mail.content {
                     Content::Control { .. } => Received::Control(mail),
                     _ => Received::Message(mail),
                 }),
-                Out::Repeat(index) => self.verified.remove(&index).map(Received::Repeat),
+                Out::Repeat(seq) => self.verified.remove(&seq).map(Received::Repeat),
                 Out::Gap { sender, from, to } => {
                     self.touched.insert(sender);
                     Some(self.gap(sender, from, to))

@@ -8,7 +8,9 @@ use postroad_protocol::evidence::Evidence;
 use postroad_protocol::signed::Verify;
 use postroad_protocol::wire::client::{Expired, FromClient, Settled, ToClient};
 use postroad_protocol::{Federation, MailboxId};
+use tokio::time::{Instant, timeout_at};
 
+use super::moved::LOOK_EVERY;
 use super::store::Position;
 use super::{End, Mail, Received, Receiver};
 use crate::accuse;
@@ -36,8 +38,15 @@ impl Receiver {
             let taken = std::mem::take(&mut self.taken);
             stream.outgoing.send(&FromClient::Credit(taken)).await?;
         }
-        let message = stream.incoming.next().await?;
-        self.take(message)
+        // A former home may stay silent, or go on as if nothing had happened.
+        let Ok(message) = timeout_at(self.looked_at + LOOK_EVERY, stream.incoming.next()).await else {
+            self.looked_at = Instant::now();
+            if self.has_left() {
+                self.session = None;
+            }
+            return Ok(());
+        };
+        self.take(message?)
     }
 
     /// Handles one message of the home.
@@ -50,7 +59,7 @@ impl Receiver {
     }
 
     /// Nothing more is believed, and the attestations that show it are made durable.
-    fn violated(&mut self, violation: Violation) -> Result<(), ClientError> {
+    pub(super) fn violated(&mut self, violation: Violation) -> Result<(), ClientError> {
         self.end = End::Violated(violation.clone());
         self.store.keep_attestations(&self.attestations)?;
         Err(violation.into())
@@ -122,11 +131,14 @@ impl Receiver {
             }
         };
         self.reading += 1;
+        self.check_continued()?;
         let is_new = index >= self.low && !self.above.contains_key(&index);
         if self.options.from.map_or(is_new, |from| checked.leaf.seq >= from) {
             let (mail, said) = Mail::open(entry, &checked, &cut, &self.mailbox);
-            self.compare_order(&mail, said.map(|(seen, _)| seen));
-            self.offer(mail, said.map(|(_, numbering)| numbering))?;
+            if !(is_new && self.came_before(&mail)) {
+                self.compare_order(&mail, said.map(|(seen, _)| seen));
+                self.offer(mail, said.map(|(_, numbering)| numbering))?;
+            }
         }
         self.apply_settled()?;
         if let Some(attested) = self.verifier.caught_up(&federation)? {
@@ -150,13 +162,16 @@ impl Receiver {
     /// An entry that is no mail counts as had.
     fn unsound(&mut self, index: u64, evidence: Evidence) -> Result<(), ClientError> {
         self.reading += 1;
+        self.check_continued()?;
         if index >= self.low
             && !self.above.contains_key(&index)
             && let Some(leaf) = self.verifier.leaf_at(index)
         {
             self.above.insert(index, leaf);
             self.is_changed = true;
-            self.queue.push_back(Received::Unsound { index, evidence: Box::new(evidence) });
+            if !self.given.remove(&leaf.seq) {
+                self.queue.push_back(Received::Unsound { index, evidence: Box::new(evidence) });
+            }
         }
         self.apply_settled()?;
         if let Some(attested) = self.verifier.caught_up(&self.mailbox.federation().clone())? {
@@ -219,8 +234,8 @@ impl Receiver {
 
     fn offer(&mut self, mail: Mail, numbering: Option<Numbering>) -> Result<(), ClientError> {
         let via = mail.entry.proof.order.header.body.origin;
-        let item = Item { index: mail.index, seq: mail.seq, id: mail.id, sender: mail.sender, via, numbering };
-        self.verified.insert(mail.index, Box::new(mail));
+        let item = Item { seq: mail.seq, id: mail.id, sender: mail.sender, via, numbering };
+        self.verified.insert(mail.seq, Box::new(mail));
         let mut outs = Vec::new();
         self.delivery.message(item, &mut outs)?;
         self.hand_out(outs);
@@ -298,6 +313,7 @@ impl Receiver {
             let log = self.verifier.frontier_at(to).expect("the log was just set to that size");
             self.delivery.skipped();
             self.shelf.skip(&log, expired.last.seq);
+            self.tail.reset(log.clone(), Some(expired.last));
             self.position = Position { log, before: Some(expired.last), ..self.position.clone() };
             let senders: Vec<MailboxId> = self.delivery.senders().copied().collect();
             self.touched.extend(senders);

@@ -4,7 +4,7 @@
 //! what [`super::keep`] says. So a receiver goes on where the application stood, and an entry that is read again is
 //! compared with what it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use minicbor::{Decode, Encode};
@@ -17,6 +17,8 @@ use postroad_store::{Read, Snapshot, StoreError, Table, Transaction};
 use super::attested::{Attestations, MAX_RECENT};
 use super::keep::{Keep, Kept, Note, Shelf};
 use super::letters::Letters;
+use super::moved::{Given, Residence};
+use super::tail::{Floor, Tail};
 use crate::control::Told;
 use crate::delivery::MAX_SEEN;
 use crate::error::ClientError;
@@ -29,13 +31,18 @@ const SENDERS: Table = Table("senders");
 const SEEN: Table = Table("seen");
 const ATTESTED: Table = Table("attested");
 const TOLD: Table = Table("told");
+const TAIL: Table = Table("tail");
+const GIVEN: Table = Table("given");
 const META: Table = Table("meta");
 const POSITION: &[u8] = b"position";
+const FLOOR: &[u8] = b"floor";
+const RESIDENCE: &[u8] = b"residence";
 const LETTERS: &[u8] = b"letters";
 const LAST_FINAL: &[u8] = b"final";
 const PAGE: usize = 4_096;
 /// What a mailbox's directory keeps of it.
-pub(crate) const STORE: StoreKind = StoreKind { name: "recv", tables: &[ENTRIES, SENDERS, SEEN, ATTESTED, TOLD, META] };
+pub(crate) const STORE: StoreKind =
+    StoreKind { name: "recv", tables: &[ENTRIES, SENDERS, SEEN, ATTESTED, TOLD, TAIL, GIVEN, META] };
 /// How many answers about missing messages are kept.
 const MAX_TOLD: usize = 64;
 
@@ -85,6 +92,9 @@ pub(super) struct Remembered {
     pub(super) numbers: BTreeMap<MailboxId, Numbers>,
     pub(super) attestations: Attestations,
     pub(super) letters: Letters,
+    pub(super) tail: Tail,
+    pub(super) given: Given,
+    pub(super) residence: Option<Residence>,
 }
 
 /// What becomes durable at once.
@@ -92,6 +102,8 @@ pub(super) struct Change<'a> {
     pub(super) position: &'a Position,
     /// Entries to be kept.
     pub(super) kept: &'a [(u64, Kept)],
+    /// Entries that a move has taken back.
+    pub(super) rolled_back: &'a [u64],
     /// Entries to be forgotten.
     pub(super) dropped: &'a [u64],
     /// Messages that were handed out, the last of `position.handed_out`.
@@ -100,6 +112,11 @@ pub(super) struct Change<'a> {
     pub(super) attestations: &'a Attestations,
     pub(super) letters: &'a Letters,
     pub(super) told: &'a [(MailboxId, Told)],
+    pub(super) tail: &'a Tail,
+    /// Rows of the tail that a move has taken back.
+    pub(super) tail_rewritten: &'a [u64],
+    pub(super) given: &'a Given,
+    pub(super) residence: Option<&'a Residence>,
 }
 
 /// The store under `recv/`, locked.
@@ -161,7 +178,16 @@ impl RecvStore {
             Ok(())
         })?;
         let letters = snapshot.get(META, LETTERS)?;
+        let mut given = BTreeSet::new();
+        each(&snapshot, GIVEN, |key, _| {
+            given.insert(given_seq(key).ok_or_else(|| corrupt(GIVEN, key))?);
+            Ok(())
+        })?;
+        let residence = snapshot.get(META, RESIDENCE)?;
         Ok(Remembered {
+            tail: load_tail(&snapshot, &position)?,
+            given: Given::resume(given),
+            residence: residence.map(|bytes| read(META, RESIDENCE, &bytes)).transpose()?,
             position,
             shelf,
             above,
@@ -188,6 +214,10 @@ impl RecvStore {
 
     pub(super) fn commit(&self, change: &Change<'_>) -> Result<(), ClientError> {
         let mut transaction = self.0.store.begin()?;
+        // What a move has taken back may stand where something is kept anew.
+        for index in change.rolled_back {
+            transaction.delete(ENTRIES, &index.to_be_bytes());
+        }
         for (index, kept) in change.kept {
             transaction.put(ENTRIES, &index.to_be_bytes(), &encode(kept));
         }
@@ -204,6 +234,16 @@ impl RecvStore {
             if transaction.range(TOLD, &[], &[], MAX_TOLD)?.len() < MAX_TOLD {
                 transaction.put(TOLD, &key, &encode(told));
             }
+        }
+        put_tail(&mut transaction, change);
+        for seq in &change.given.changed {
+            match change.given.contains(seq) {
+                true => transaction.put(GIVEN, &given_key(seq), &[]),
+                false => transaction.delete(GIVEN, &given_key(seq)),
+            }
+        }
+        if let Some(residence) = change.residence {
+            transaction.put(META, RESIDENCE, &encode(residence));
         }
         transaction.put(META, LETTERS, &encode(change.letters));
         transaction.put(META, POSITION, &encode(change.position));
@@ -248,9 +288,54 @@ fn put_attested(transaction: &mut Transaction, attestations: &Attestations) {
             None => transaction.delete(ATTESTED, &key),
         }
     }
-    if let Some(last_final) = attestations.last_final() {
-        transaction.put(ATTESTED, LAST_FINAL, &encode(last_final));
+    match attestations.last_final() {
+        Some(last_final) => transaction.put(ATTESTED, LAST_FINAL, &encode(last_final)),
+        None => transaction.delete(ATTESTED, LAST_FINAL),
     }
+}
+
+/// The end of the log that a move may make come again; of an older store, which has none, it begins where the
+/// application stands.
+fn load_tail(snapshot: &Snapshot, position: &Position) -> Result<Tail, ClientError> {
+    let mut leaves = Vec::new();
+    each(snapshot, TAIL, |key, value| {
+        leaves.push(read(TAIL, key, value)?);
+        Ok(())
+    })?;
+    let floor = snapshot.get(META, FLOOR)?;
+    let floor: Floor = floor.map_or(Ok(Floor::default()), |bytes| read(META, FLOOR, &bytes))?;
+    let mut tail = Tail::resume(floor, leaves);
+    if tail.end() != position.log.size() {
+        tail.reset(position.log.clone(), position.before);
+    }
+    Ok(tail)
+}
+
+fn put_tail(transaction: &mut Transaction, change: &Change<'_>) {
+    let (put, gone) = change.tail.changes();
+    for index in change.tail_rewritten.iter().chain(&gone) {
+        transaction.delete(TAIL, &index.to_be_bytes());
+    }
+    for (index, leaf) in put {
+        transaction.put(TAIL, &index.to_be_bytes(), &encode(&leaf));
+    }
+    transaction.put(META, FLOOR, &encode(change.tail.floor()));
+}
+
+/// Numbers ascend in the order of keys.
+fn given_key(seq: &Seq) -> Vec<u8> {
+    [&seq.epoch.to_be_bytes()[..], &seq.position.to_be_bytes(), &seq.index.to_be_bytes()].concat()
+}
+
+fn given_seq(key: &[u8]) -> Option<Seq> {
+    let (epoch, rest) = key.split_first_chunk()?;
+    let (position, rest) = rest.split_first_chunk()?;
+    let index = rest.try_into().ok()?;
+    Some(Seq {
+        epoch: u64::from_be_bytes(*epoch),
+        position: u32::from_be_bytes(*position),
+        index: u64::from_be_bytes(index),
+    })
 }
 
 fn told_key(sender: &MailboxId, number: u64) -> Vec<u8> {

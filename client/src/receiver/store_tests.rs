@@ -32,12 +32,17 @@ fn the_newest_ids_are_remembered_and_no_more() {
             .commit(&Change {
                 position: &position,
                 kept: &[],
+                rolled_back: &[],
                 dropped: &[],
                 seen: &ids,
                 numbers: &[],
                 attestations: &Attestations::default(),
                 letters: &Letters::default(),
                 told: &[],
+                tail: &Tail::default(),
+                tail_rewritten: &[],
+                given: &Given::default(),
+                residence: None,
             })
             .unwrap();
     }

@@ -6,7 +6,7 @@ use postroad_protocol::NodeId;
 use postroad_protocol::attestation::MailboxAttestation;
 use postroad_protocol::merkle::log::{Frontier, Log};
 use postroad_protocol::moving::{Base, Extent, HandoffRequest, Move};
-use postroad_protocol::state::{MailboxState, Moved};
+use postroad_protocol::state::Moved;
 use postroad_store::{Read, StoreError, Write};
 
 use super::{Arrivals, Arriving, Handed, Steps, Surroundings, Whole};
@@ -237,15 +237,13 @@ impl Arrivals {
         &self,
         mailbox: &MailboxId,
         arriving: &mut Arriving,
-        known: &MailboxState,
         moved: &Moved,
         around: &Surroundings<'_>,
         steps: &mut Steps,
     ) -> Result<(), StoreError> {
         let required = moved.import.as_ref().map(|import| import.base);
         let fits = |base: Option<&Base>| {
-            required.is_none_or(|required| required.as_ref() == base)
-                && moved.base_span(base, known.registered).is_some()
+            required.is_none_or(|required| required.as_ref() == base) && moved.base_span(base).is_some()
         };
         let patience_ms = arriving.row.patience_ms;
         let building = &mut arriving.building;

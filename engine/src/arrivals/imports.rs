@@ -141,7 +141,7 @@ impl Arrivals {
         steps: &mut Steps,
     ) -> Result<bool, StoreError> {
         let Some(whole) = arriving.row.whole.clone() else { return Ok(false) };
-        let Some(base_span) = moved.base_span(whole.base.as_ref(), known.registered) else {
+        let Some(base_span) = moved.base_span(whole.base.as_ref()) else {
             arriving.reason = Some("the log that was taken over is not one that the state knows of".into());
             return Ok(false);
         };
@@ -160,7 +160,7 @@ impl Arrivals {
         if moved.is_finished(window) && last.is_some_and(|last| last.epoch <= around.delivered) {
             return Ok(!arriving.items.has_settled());
         }
-        let previous = last.map_or(known.record, |last| last.digest);
+        let previous = moved.follows();
         if let Some(signing) = arriving.import.take_if(|signing| signing.body.previous == previous) {
             if let Some(signed) = signing.signed.clone().filter(|_| arriving.hands_in(around.now)) {
                 steps.records.push(Record::Import(signed));

@@ -199,7 +199,8 @@ impl Arrivals {
         for (mailbox, state) in head.mailboxes() {
             let moved_here = state.home == me && state.moved.is_some();
             if moved_here && !all.contains_key(mailbox) && store.get(tables::EDGES, &mailbox.0)?.is_none() {
-                all.insert(*mailbox, Arriving::new(Arrival::unknown(state.record)));
+                let switch = state.moved.as_ref().map_or(state.record, |moved| moved.switch);
+                all.insert(*mailbox, Arriving::new(Arrival::unknown(switch)));
             }
         }
         for (mailbox, arriving) in &mut all {
@@ -252,10 +253,10 @@ impl Arrivals {
             arriving.row.owner = owner.or(arriving.row.owner.take());
             return Ok(vec![tables::put(ARRIVALS, mailbox.0, &arriving.row)]);
         }
-        if known.home == self.me && known.record == record {
+        if has_moved(known, &self.me, &record) {
             return Ok(Vec::new());
         }
-        if switch.replaces != known.record {
+        if !may_replace(&wanted.order, known) {
             return invalid(
                 "the switch replaces a record that is not in force (any more): ask where the mailbox lives",
             );
@@ -321,7 +322,7 @@ impl Arrivals {
     ) -> Result<bool, StoreError> {
         let Some(known) = around.head.mailbox(mailbox) else { return Ok(false) };
         let before = arriving.row.clone();
-        let settled = known.home == self.me && known.record == arriving.row.record;
+        let settled = has_moved(known, &self.me, &arriving.row.record);
         if settled {
             if arriving.row.phase < MovePhase::Importing {
                 arriving.row.phase = MovePhase::Importing;
@@ -330,14 +331,12 @@ impl Arrivals {
             }
             let Some(moved) = &known.moved else { return Ok(false) };
             if arriving.row.whole.is_none() {
-                self.take_base(mailbox, arriving, known, moved, around, steps)?;
+                self.take_base(mailbox, arriving, moved, around, steps)?;
             } else if self.import(mailbox, arriving, known, moved, around, steps)? {
                 steps.writes.push(tables::delete(ARRIVALS, mailbox.0));
                 return Ok(false);
             }
-        } else if arriving.row.order.as_ref().is_none_or(|order| order.switch.replaces != known.record)
-            || known.home == self.me
-        {
+        } else if known.home == self.me || !arriving.row.order.as_ref().is_some_and(|order| may_replace(order, known)) {
             // Another record came first, or the mailbox has moved on.
             if self.lags_behind(mailbox, arriving, known, around)? {
                 return Ok(true);
@@ -369,7 +368,7 @@ impl Arrivals {
     ) -> Result<bool, StoreError> {
         let (Some(moved), Some(whole)) = (&known.moved, arriving.row.whole.clone()) else { return Ok(false) };
         let Some(mine) = moved.spans.iter().rposition(|span| span.node == self.me) else { return Ok(false) };
-        let base_span = moved.base_span(whole.base.as_ref(), known.registered).filter(|base| *base < mine);
+        let base_span = moved.base_span(whole.base.as_ref()).filter(|base| *base < mine);
         let Some(base_span) = base_span.filter(|_| around.delivered < moved.spans[mine].until) else {
             return Ok(false);
         };
@@ -393,7 +392,8 @@ impl Arrivals {
         if row.phase == MovePhase::Preparing {
             arriving.building.begin(around.now);
             let silent = arriving.building.is_silent(around.now, row.patience_ms);
-            let gone_on = row.patience_ms == 0 || silent || arriving.building.is_whole();
+            let building = &arriving.building;
+            let gone_on = row.patience_ms == 0 || silent || building.is_whole() || building.gave_up(&known.home);
             if !gone_on {
                 arriving.building.ask(&known.home, mailbox, row.order.as_ref(), around.now, &mut steps.outputs);
                 return;
@@ -421,6 +421,17 @@ impl Arrivals {
             }
         }
     }
+}
+
+/// Whether this switch has brought the mailbox to this node.
+fn has_moved(known: &MailboxState, me: &NodeId, switch: &Digest) -> bool {
+    known.home == *me && known.moved.as_ref().is_some_and(|moved| moved.switch == *switch)
+}
+
+/// Whether a switch replaces a record that it can replace.
+pub(crate) fn may_replace(order: &Move, known: &MailboxState) -> bool {
+    let replaces = order.switch.replaces;
+    replaces == known.record || order.recovery.is_some() && replaces == known.last_recovered()
 }
 
 impl Arrival {

@@ -19,7 +19,7 @@ impl Arrivals {
                 phase: MovePhase::Finished,
                 from: span.node,
                 to: self.me,
-                record: known.record,
+                record: known.moved.as_ref().map_or(known.record, |moved| moved.switch),
                 epoch: Some(known.since),
                 due: None,
                 here: nothing,

@@ -15,9 +15,9 @@ mod handing_in;
 mod holding;
 mod hosting;
 mod joining;
-mod moving;
 mod leaving;
 mod mending;
+mod moving;
 mod retention;
 mod seen;
 
@@ -400,6 +400,7 @@ impl Node {
                 }
             }
             Input::Extracted(mailbox, node, asked, found) => {
+                self.mend_extracts(&mailbox, &found, store, out)?;
                 let head = self.ledger.head().epoch;
                 let writes = self.arrivals.extracted(&mailbox, &node, &asked, &found, head, time);
                 if !writes.is_empty() {

@@ -10,7 +10,7 @@ use postroad_protocol::{Digest, MailboxId, Refusal, Verified};
 use postroad_store::{Read, StoreError};
 
 use super::{Node, Phase};
-use crate::arrivals::{Surroundings, Unsettled, Wanted};
+use crate::arrivals::{Surroundings, Unsettled, Wanted, may_replace};
 use crate::io::{Output, Time, Token};
 
 /// Switches to the present home that wait for their cut, at most.
@@ -41,8 +41,9 @@ impl Node {
         }
         let switch = &wanted.order.switch;
         let digest = wanted.order.digest(&self.config.federation);
-        if switch.home == known.home && known.record != digest {
-            if switch.replaces != known.record {
+        let came_by_it = known.moved.as_ref().is_some_and(|moved| moved.switch == digest);
+        if switch.home == known.home && known.record != digest && !came_by_it {
+            if !may_replace(&wanted.order, known) {
                 let reason = "the switch replaces a record that is not in force (any more)".into();
                 return Err(Refusal::Invalid { reason });
             }
@@ -59,6 +60,9 @@ impl Node {
         }
         if switch.home != self.me {
             return Err(Refusal::NotHere { home: switch.home });
+        }
+        if !came_by_it && !self.arrivals.has(&mailbox) {
+            self.may_move(&mailbox, Extent::default())?;
         }
         let writes = self.arrivals.want(wanted, self.ledger.head(), store)?;
         if !writes.is_empty() {

@@ -98,6 +98,7 @@ pub(super) fn violation(violation: &Violation) -> Value {
             json!({ "index": index, "settled": settled, "attested": attested })
         }
         Violation::TwoCuts { epoch } => json!({ "epoch": epoch }),
+        Violation::NotContinued { home, size } => json!({ "home": home.to_string(), "size": size }),
         Violation::BelowSettled { seq, below_epoch, below_position } => {
             json!({ "seq": seq.to_string(), "below_epoch": below_epoch, "below_position": below_position })
         }

@@ -10,7 +10,7 @@ use postroad_engine::serve::{Reader, Served, Unreadable};
 use postroad_net::{Stream, StreamReader, StreamWriter};
 use postroad_protocol::bundle::Bundle;
 use postroad_protocol::codec::decode;
-use postroad_protocol::wire::client::{FromClient, Settled, ToClient};
+use postroad_protocol::wire::client::{FromClient, Overdue, Settled, ToClient};
 use postroad_protocol::{MailboxId, Params, Refusal, Verified, wire};
 use tokio::sync::{mpsc, watch};
 
@@ -198,13 +198,13 @@ async fn subscription(
     let mut is_hosted = false;
     let mut next = 0;
     let mut sent: u64 = 0;
-    let mut told = (0, 0, 0);
+    let mut told = (0, 0, (0, (0, 0)));
     let mut overdue = Vec::new();
     let mut reader = Reader::new(Arc::clone(&shared.library));
     loop {
         let Wishes { from, credit } = *wished.borrow_and_update();
         if let Some((from, count)) = from.filter(|(_, count)| *count != asked) {
-            (asked, next, told, overdue) = (count, from, (0, 0, 0), Vec::new());
+            (asked, next, told, overdue) = (count, from, (0, 0, (0, (0, 0))), Vec::new());
             reader = Reader::new(Arc::clone(&shared.library));
             (is_open, is_hosted) = (true, false);
         }
@@ -311,15 +311,20 @@ async fn subscription(
                 }
             }
             // Before it is said that everything below is settled.
-            for missing in seen.overdue.iter().filter(|missing| !overdue.contains(*missing)) {
+            let unsettled = seen.unsettled.get(&mailbox);
+            let missing = seen.overdue.iter().chain(unsettled.iter().flat_map(|unsettled| &unsettled.overdue));
+            let missing: Vec<Overdue> = missing.cloned().collect();
+            for missing in missing.iter().filter(|missing| !overdue.contains(*missing)) {
                 entries.send(ToClient::Overdue(missing.clone())).await.map_err(|_| StreamError::Ended)?;
             }
-            overdue.clone_from(&seen.overdue);
-            if seen.delivered != told.2 {
-                let settled = Settled { epoch: seen.delivered, size: next, below: seen.settled_below };
+            overdue = missing;
+            let of_former_homes = unsettled.and_then(|unsettled| unsettled.below);
+            let below = of_former_homes.map_or(seen.settled_below, |below| below.min(seen.settled_below));
+            if (seen.delivered, below) != told.2 {
+                let settled = Settled { epoch: seen.delivered, size: next, below };
                 entries.send(ToClient::Settled(settled)).await.map_err(|_| StreamError::Ended)?;
             }
-            told = (signed, anchored, seen.delivered);
+            told = (signed, anchored, (seen.delivered, below));
         }
         tokio::select! {
             changed = view.changed() => changed.map_err(|_| StreamError::Stopping)?,

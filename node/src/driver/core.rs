@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use postroad_engine::arrivals::Answered;
 use postroad_engine::arrivals::Wanted;
 use postroad_engine::{Config, Fate, Input, Node, Now, OpenError, Output, Report, Time, tables};
 use postroad_protocol::block_list::BlockList;
@@ -37,7 +38,6 @@ const SHOW: Duration = Duration::from_millis(200);
 const SLOW_COMMIT: Duration = Duration::from_secs(1);
 
 /// Why nobody is asked yet.
-const STARTING: &str = "the node is starting";
 
 /// Numbers streams, so that the end of an old one is not taken for the end of the one that replaced it.
 pub(super) type LinkId = u64;
@@ -172,6 +172,7 @@ impl Core {
             delivered: node.settled().0,
             settled_below: node.settled().1,
             overdue: node.overdue(),
+            unsettled: Arc::new(node.unsettled()),
             evidence: Arc::clone(node.evidence().kept()),
             shunned: Arc::new(node.shunned()),
             incarnation: 0,
@@ -540,7 +541,7 @@ impl Thread {
             }
             Output::AskHandoff(node, request) => match &self.fetcher {
                 Some(shared) => moving::ask_handoff(shared, node, *request),
-                None => return Some(Input::HandedOver(request.mailbox, Err(STARTING.into()))),
+                None => return Some(Input::HandedOver(request.mailbox, Answered::Silent)),
             },
             Output::AskExtracts(node, mailbox, slices) => match &self.fetcher {
                 Some(shared) => moving::ask_extracts(shared, node, mailbox, slices),
@@ -622,6 +623,10 @@ impl Thread {
             view.head_cut = node.ledger().head_cut().cloned();
             (view.delivered, view.settled_below) = node.settled();
             view.overdue = node.overdue();
+            let unsettled = node.unsettled();
+            if *view.unsettled != unsettled {
+                view.unsettled = Arc::new(unsettled);
+            }
             if !Arc::ptr_eq(&view.evidence, node.evidence().kept()) {
                 view.evidence = Arc::clone(node.evidence().kept());
                 view.shunned = Arc::new(node.shunned());

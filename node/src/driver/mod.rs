@@ -45,6 +45,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postroad_engine::Input;
+use postroad_engine::arrivals::Unsettled;
 use postroad_engine::evidence::Brief;
 use postroad_engine::handover::Handovers;
 use postroad_engine::outbox::AttestedView;
@@ -56,7 +57,7 @@ use postroad_protocol::codec::decode;
 use postroad_protocol::cut::{CertifiedCut, Cut, Vote};
 use postroad_protocol::state::State;
 use postroad_protocol::wire::client::Overdue;
-use postroad_protocol::{Digest, Federation, NodeId, SecretKey, Signature, Verified, wire};
+use postroad_protocol::{Digest, Federation, MailboxId, NodeId, SecretKey, Signature, Verified, wire};
 use postroad_store::{Guard, GuardError, SignedDraft, Store, StoreError};
 use tokio::sync::{mpsc, watch};
 
@@ -104,6 +105,8 @@ struct View {
     delivered: u64,
     settled_below: (u64, u32),
     overdue: Vec<Overdue>,
+    /// For mailboxes that moved here: what former homes may still have for them.
+    unsettled: Arc<BTreeMap<MailboxId, Unsettled>>,
     evidence: Arc<BTreeMap<Digest, Brief>>,
     /// Those with whom there is no contact, by the operator's policy.
     shunned: Arc<BTreeSet<NodeId>>,

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use postroad_engine::Input;
-use postroad_engine::arrivals::{Extracted, Handed, Wanted};
+use postroad_engine::arrivals::{Answered, Extracted, Handed, Wanted};
 use postroad_engine::{departures, handover};
 use postroad_protocol::moving::{HandoffRequest, Move, MoveRequest};
 use postroad_protocol::slice::SliceKey;
@@ -26,6 +26,8 @@ pub(super) const MAX_MOVING: usize = 4;
 const PAGE_BYTES: usize = 4 << 20;
 /// How long a node has for one answer.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// By how much whoever asks may be ahead with the cuts.
+const HEAD_START: Duration = Duration::from_secs(1);
 /// How long whoever asks waits for a place among those that are answered.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -45,7 +47,9 @@ pub(super) async fn take_over(shared: &Shared, from: PublicKey, request: MoveReq
 /// How far a mailbox's move has come: for its owner.
 pub(super) async fn status(shared: &Shared, from: PublicKey, mailbox: MailboxId) -> Result<Reply, Refusal> {
     owner_only(shared, &from, &mailbox)?;
-    Err(Refusal::NotFound { what: format!("a move of {mailbox} to this node") })
+    let status = ask_core(shared, move |node| node.move_status(&mailbox)).await?;
+    let status = status.ok_or_else(|| Refusal::NotFound { what: format!("a move of {mailbox} to this node") })?;
+    Ok(Reply::Moving(Box::new(status)))
 }
 
 /// What a mailbox of this node holds: for its owner.
@@ -74,6 +78,9 @@ fn owner_only(shared: &Shared, from: &PublicKey, mailbox: &MailboxId) -> Result<
 /// A part of the log of a mailbox that moves, for the node that it moves to: its home, or where its owner orders it.
 pub(super) async fn hand_over(shared: &Shared, from: NodeId, request: HandoffRequest) -> Result<Reply, Refusal> {
     let HandoffRequest { mailbox, order, from: index } = request;
+    if order.is_none() {
+        until_home(shared, &mailbox, &from).await;
+    }
     let (head, last_final) = {
         let view = shared.view.borrow();
         (view.head.clone(), view.last_final.clone())
@@ -121,7 +128,9 @@ fn authorise(order: &Move, mailbox: &MailboxId, known: &MailboxState, to: &NodeI
     let switch = &order.switch;
     let recovers = order.recovery.as_ref().map(|recovery| Some(recovery.key) == known.recovery_key);
     let may_sign = recovers != Some(false) && (recovers.is_some() || switch.recovery_key == known.recovery_key);
-    let is_next = switch.mailbox == *mailbox && switch.home == *to && switch.replaces == known.record;
+    let is_next = switch.mailbox == *mailbox
+        && switch.home == *to
+        && (switch.replaces == known.record || recovers == Some(true) && switch.replaces == known.last_recovered());
     if may_sign && is_next { Ok(()) } else { Err(not_to(mailbox)) }
 }
 
@@ -132,8 +141,7 @@ pub(super) async fn extracts(
     mailbox: MailboxId,
     slices: Vec<SliceKey>,
 ) -> Result<Reply, Refusal> {
-    let home = shared.view.borrow().head.home(&mailbox);
-    if from != mailbox && home != Some(from) {
+    if from != mailbox && !until_home(shared, &mailbox, &from).await {
         let reason = "what slices hold for a mailbox is told to its home and to itself".into();
         return Err(Refusal::NotAllowed { reason });
     }
@@ -146,6 +154,13 @@ pub(super) async fn extracts(
     Ok(Reply::Extracts(found.await.ok_or(Refusal::NotReady)?.map_err(unreadable)?))
 }
 
+/// Whether a mailbox lives at a node; one that asks right after the cut may be ahead of this one.
+async fn until_home(shared: &Shared, mailbox: &MailboxId, node: &NodeId) -> bool {
+    let mut view = shared.view.clone();
+    let lives_there = view.wait_for(|view| view.head.home(mailbox) == Some(*node));
+    matches!(tokio::time::timeout(HEAD_START, lives_there).await, Ok(Ok(_)))
+}
+
 async fn permit(shared: &Shared) -> Result<tokio::sync::SemaphorePermit<'_>, Refusal> {
     let permit = tokio::time::timeout(QUEUE_PATIENCE, shared.moving.acquire()).await;
     permit.map_err(|_| Refusal::Busy)?.map_err(stopping)
@@ -156,21 +171,25 @@ pub(super) fn ask_handoff(shared: &Shared, node: NodeId, request: HandoffRequest
     let shared = shared.clone();
     shared.runtime.clone().spawn(async move {
         let mailbox = request.mailbox;
-        let handed = handed(&shared, node, request).await;
-        shared.tell(ToCore::input(Input::HandedOver(mailbox, handed.map(Box::new)))).await;
+        let answered = handed(&shared, node, request).await;
+        shared.tell(ToCore::input(Input::HandedOver(mailbox, answered))).await;
     });
 }
 
-async fn handed(shared: &Shared, node: NodeId, request: HandoffRequest) -> Result<Handed, String> {
+async fn handed(shared: &Shared, node: NodeId, request: HandoffRequest) -> Answered {
     let mailbox = request.mailbox;
     match within(shared, &node, Question::Handoff(Box::new(request))).await {
         Ok(Reply::Handoff(page)) => {
             let checked = check(shared, move |federation| Handed::check(*page, &node, &mailbox, federation)).await;
-            checked.ok_or("the node is stopping")?.map_err(|error| error.to_string())
+            match checked {
+                Some(Ok(handed)) => Answered::Page(Box::new(handed)),
+                Some(Err(error)) => Answered::Refused(node, error.to_string()),
+                None => Answered::Silent,
+            }
         }
-        Ok(Reply::Refused(refusal)) => Err(refusal.to_string()),
-        Ok(_) => Err("it answers something else".into()),
-        Err(error) => Err(error.to_string()),
+        Ok(Reply::Refused(Refusal::Busy | Refusal::NotReady)) | Err(_) => Answered::Silent,
+        Ok(Reply::Refused(refusal)) => Answered::Refused(node, refusal.to_string()),
+        Ok(_) => Answered::Refused(node, "it answers something else".into()),
     }
 }
 
@@ -198,8 +217,18 @@ pub(super) async fn extracted(
     mailbox: MailboxId,
     slices: &[SliceKey],
 ) -> Option<(usize, Vec<Extracted>)> {
-    let reply = within(shared, &node, Question::Extracts(mailbox, slices.to_vec())).await;
-    let Ok(Reply::Extracts(extracts)) = reply else { return None };
+    let extracts = if node == shared.me {
+        let (task, slices) = (shared.clone(), slices.to_vec());
+        let own = shared.offload(move || {
+            let store = task.store.snapshot()?;
+            handover::extracts(&store, &task.me, &task.federation, &mailbox, &slices, PAGE_BYTES)
+        });
+        own.await?.ok()?
+    } else {
+        let reply = within(shared, &node, Question::Extracts(mailbox, slices.to_vec())).await;
+        let Ok(Reply::Extracts(extracts)) = reply else { return None };
+        extracts
+    };
     let answered = extracts.len();
     if answered == 0 || answered > slices.len() {
         return None;

@@ -168,6 +168,9 @@ impl World {
             }
             for item in served {
                 let message = match item {
+                    Served::Elsewhere(from) => {
+                        return self.broken("serve", format!("node {node} has {mailbox:?} from {from} on only"));
+                    }
                     Served::Cut(cut) => ToClient::Cut(*cut),
                     Served::Expired(expired) => {
                         if let Some(subscription) = self.sessions[session].subscription.as_mut() {
