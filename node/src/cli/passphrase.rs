@@ -71,6 +71,8 @@ async fn from_terminal(new: bool) -> Result<String, CliError> {
 
 async fn ask(question: &str) -> Result<String, CliError> {
     let failed = |error: io::Error| CliError::io("ask for the passphrase", &error);
+    // Whoever catches interrupts gets its turn first: one that nobody catches would leave the terminal silent.
+    tokio::task::yield_now().await;
     // Held here and not by the thread that reads: an interrupt drops it, while that thread still waits.
     let _silence = Silence::begin().map_err(failed)?;
     eprint!("{question}");
