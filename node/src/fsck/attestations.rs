@@ -2,8 +2,8 @@
 //!
 //! No attestation is stored; a cut that makes one final carries its digest and its epoch. The map that it attests also
 //! carries each owner's last acknowledgement *at that time*, and a store keeps only the last one of all: so an attestation
-//! that matches is proven, and one that does not is a problem only where no owner has acknowledged anything and nothing is
-//! past retention (which the map says of each log).
+//! that matches is proven, and one that does not is a problem only where no owner has acknowledged anything, nothing is
+//! past retention (which the map says of each log), and no mailbox has moved here.
 
 use std::collections::VecDeque;
 
@@ -51,6 +51,12 @@ impl Attestations {
         let acknowledged = AttestedLog { acknowledged: last.cloned(), ..log.clone() };
         self.plain.insert(mailbox, log);
         self.acknowledged.insert(mailbox, acknowledged);
+    }
+
+    /// A mailbox is in the map no more.
+    pub(super) fn remove(&mut self, mailbox: &MailboxId) {
+        self.plain.remove(mailbox);
+        self.acknowledged.remove(mailbox);
     }
 
     /// A cut is walked over. `decisive`: whether an attestation that does not match is wrong.

@@ -22,6 +22,7 @@ use postroad_store::StoreError;
 use super::Context;
 use super::attestations::{Attestations, Attested};
 use super::cuts::{Step, Walked};
+use super::moves::{self, ArrivedLog, Movers, Turn};
 use super::report::Report;
 use super::rows::{self, Found};
 use super::slices::{self, Loaded};
@@ -35,6 +36,11 @@ pub(super) struct Logs {
     /// Those among them that are not on the disk, by header, until this node admits that it lost them.
     missing: BTreeMap<Digest, SliceKey>,
     attestations: Attestations,
+    movers: Movers,
+    /// Mailboxes that have moved here: what was before is not recomputed from cuts.
+    arrived: BTreeSet<MailboxId>,
+    /// Rows that are not there, of mailboxes that may have left.
+    gone: Vec<(MailboxId, Vec<u8>)>,
 }
 
 #[derive(Default)]
@@ -91,6 +97,9 @@ impl Logs {
             lost: BTreeSet::new(),
             missing: BTreeMap::new(),
             attestations: Attestations::default(),
+            movers: Movers::default(),
+            arrived: BTreeSet::new(),
+            gone: Vec::new(),
         })
     }
 
@@ -114,6 +123,12 @@ impl Logs {
                 _ => {}
             }
         }
+        for (mailbox, turn) in self.movers.turns(context, step) {
+            self.attestations.remove(&mailbox);
+            if turn == Turn::Arrived {
+                self.arrived.insert(mailbox);
+            }
+        }
         for owed in owed(context, step.cut, step.before) {
             if !owed.refused.is_empty() {
                 let key = place_key(owed.epoch, owed.position);
@@ -126,7 +141,8 @@ impl Logs {
                 self.deliver(context, epoch, &owed, step.after, report)?;
             }
         }
-        let decisive = self.acknowledged.is_empty() && self.lost.is_empty() && !context.kept.has_expired();
+        let is_known = self.arrived.is_empty() && self.lost.is_empty();
+        let decisive = self.acknowledged.is_empty() && is_known && !context.kept.has_expired();
         self.attestations.walk(context, step.cut, decisive, report);
         Ok(())
     }
@@ -154,7 +170,8 @@ impl Logs {
                 owed.refused.iter().any(|refused| (refused.index, refused.mailbox) == (leaf.index, *mailbox))
             };
             let leaves: Vec<SliceLeaf> = leaves.iter().filter(|leaf| !is_refused(leaf)).copied().collect();
-            if after.home(mailbox) == Some(context.me) && !leaves.is_empty() {
+            let is_here = after.home(mailbox) == Some(context.me) && !self.arrived.contains(mailbox);
+            if is_here && !leaves.is_empty() {
                 let Owed { slice, epoch, position, .. } = *owed;
                 let right = LogRow { settled, epoch, position, slice, leaves };
                 self.append(context, mailbox, right, report)?;
@@ -189,7 +206,7 @@ impl Logs {
                 }
                 Found::Missing => {
                     log.is_doubtful = true;
-                    report.problem(LOGS, &key, "entries that this node has delivered are missing");
+                    self.gone.push((*mailbox, key));
                 }
                 Found::Damaged => log.is_doubtful = true,
             }
@@ -244,13 +261,19 @@ impl Logs {
                 self.push(&mailbox, &row, report);
             }
         }
-        if walked.head.is_some() {
-            for (mailbox, signed) in &self.acknowledged {
-                let size = self.logs.get(mailbox).map_or(0, |log| log.frontier.size());
-                if signed.body.log.size > size && self.lost.is_empty() {
-                    report.problem(ACKS, &mailbox.0, format_args!("the log has {size} entries only"));
-                }
-            }
+        let me = context.me;
+        let has_left = |mailbox: &MailboxId| {
+            let known = walked.head.as_ref().and_then(|head| head.mailbox(mailbox));
+            known.is_some_and(|known| known.home != me && known.moved.is_some())
+        };
+        for (_, key) in self.gone.iter().filter(|(mailbox, _)| !has_left(mailbox)) {
+            report.problem(LOGS, key, "entries that this node has delivered are missing");
+        }
+        let edges = moves::check(context, report)?;
+        let mut arrived: BTreeMap<MailboxId, ArrivedLog> = BTreeMap::new();
+        if let Some(head) = &walked.head {
+            let here = self.arrived.iter().filter(|mailbox| !has_left(mailbox));
+            arrived.extend(here.map(|mailbox| (*mailbox, ArrivedLog::new(*mailbox, edges.get(mailbox), head))));
         }
         let mut end: Option<(MailboxId, u64)> = None;
         rows::each(context.store, LOGS, report, |key, value, report| {
@@ -261,23 +284,43 @@ impl Logs {
                 return Ok(());
             };
             let start = key_number(key);
+            if let Some(log) = arrived.get_mut(&mailbox) {
+                let Some(row) = row else { return Ok(()) };
+                return log.row(context, start, &row, self.acknowledged.get(&mailbox), report);
+            }
             let expected = match end {
                 Some((known, end)) if known == mailbox => Some(end),
                 _ => Some(0),
             };
             end = row.map(|row| (mailbox, start + row.leaves.len() as u64));
-            let Some(log) = self.logs.get(&mailbox).filter(|_| walked.head.is_some()) else {
-                if walked.head.is_some() {
+            if walked.head.is_none() {
+                return Ok(());
+            }
+            let Some(log) = self.logs.get(&mailbox) else {
+                if !self.arrived.contains(&mailbox) && !moves::is_arriving(context, &mailbox, report)? {
                     report.problem(LOGS, key, "the mailbox does not live here");
                 }
                 return Ok(());
             };
+            // Where it has left, what was delivered after the last attestation is the new home's.
+            if has_left(&mailbox) {
+                return Ok(());
+            }
             let is_next = expected.is_none_or(|expected| expected == start);
             if start >= log.frontier.size() || (!is_next && !log.is_doubtful) {
                 report.problem(LOGS, key, "entries that no cut makes this node owe");
             }
             Ok(())
         })?;
+        if walked.head.is_some() {
+            for (mailbox, signed) in self.acknowledged.iter().filter(|(mailbox, _)| !has_left(mailbox)) {
+                let known = self.logs.get(mailbox).map_or(0, |log| log.frontier.size());
+                let size = arrived.get(mailbox).map_or(known, ArrivedLog::size);
+                if signed.body.log.size > size && self.lost.is_empty() {
+                    report.problem(ACKS, &mailbox.0, format_args!("the log has {size} entries only"));
+                }
+            }
+        }
         Ok(self.attestations.attested())
     }
 }

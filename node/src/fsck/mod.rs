@@ -14,6 +14,7 @@
 //! | `slices.rs` | every slice held: paths, root, the header's signature, the request |
 //! | `batches.rs` | own batches: entries, slices, bundles, their chain; places; bundles taken |
 //! | `pending.rs` | slices that are waited for or answered for, against the state |
+//! | `moves.rs` | logs of mailboxes that have moved here, from their edge on; extracts; orders; what a former home keeps |
 //! | `evidence.rs` | the verdict of every piece of evidence |
 //! | `meta.rs` | single values |
 
@@ -24,6 +25,7 @@ mod evidence;
 mod kept;
 mod logs;
 mod meta;
+mod moves;
 mod pending;
 mod report;
 mod rows;

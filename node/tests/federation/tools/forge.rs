@@ -2,14 +2,23 @@
 
 use std::sync::Arc;
 
+use postroad_engine::arrivals::Arrival;
+use postroad_engine::departures::Departure;
 use postroad_engine::node::Admission;
-use postroad_engine::tables::{CUTS, number_key, put};
+use postroad_engine::tables::{
+    ARRIVALS, CUTS, DEPARTURES, EDGES, EXTRACTS, Edge, LogRow, SLICES, WAITING, extract_key, mailbox_key, number_key,
+    put,
+};
 use postroad_engine::{Config, Input, Load, Node, Now, Output, Time};
 use postroad_protocol::batch::{AttestationRef, Entries, Header};
 use postroad_protocol::codec::decode;
 use postroad_protocol::cut::{CertifiedCut, Cut, CutBody, CutHeader, vote};
+use postroad_protocol::merkle::log::Frontier;
+use postroad_protocol::moving::{Extract, Move, Switch};
 use postroad_protocol::receipt::Sealed;
+use postroad_protocol::slice::SliceKey;
 use postroad_protocol::state::{Draft, State, apply};
+use postroad_protocol::wire::mail::SliceParcel;
 use postroad_protocol::{Digest, Federation, SecretKey, Signed, Verified};
 use postroad_store::Write;
 
@@ -23,6 +32,28 @@ pub(crate) fn head(rows: &Rows) -> State {
         state = apply(&state, &cut, &rows.federation).expect("it is valid").state;
     }
     state
+}
+
+/// A row in each table that only a node with mailboxes that move has.
+pub(crate) fn moving(rows: &Rows) -> Vec<Write> {
+    let owner = SecretKey::from_seed([77; 32]);
+    let mailbox = owner.public();
+    let (_, value) = rows.table(SLICES).first().expect("a slice");
+    let parcel: SliceParcel = decode(value).expect("a slice");
+    let slice = SliceKey::of(&parcel, parcel.header.digest(&rows.federation));
+    let index = parcel.body.index(parcel.header.body.entries.bundles, rows.federation.id()).expect("it is sound");
+    let extract = Extract::of(parcel.header, parcel.destination, &parcel.body, &index, &mailbox);
+    let switch = Switch { mailbox, replaces: Digest::ZERO, home: rows.me, recovery_key: None };
+    let order = Move::new(switch).by_device(&owner, &rows.federation);
+    let record = order.digest(&rows.federation);
+    let row = LogRow { settled: 1, epoch: 1, position: 0, slice, leaves: Vec::new() };
+    vec![
+        put(EXTRACTS, extract_key(&mailbox, &slice), &extract),
+        put(EDGES, mailbox.0, &Edge { frontier: Frontier::new(), expired_to: 0 }),
+        put(ARRIVALS, mailbox.0, &Arrival { order, record, patience_ms: 1, base: None }),
+        put(WAITING, mailbox_key(&mailbox, 1), &row),
+        put(DEPARTURES, mailbox.0, &Departure { until: 1, attested: None }),
+    ]
 }
 
 /// The next cut, with this body; its state root is right if `honest`.

@@ -174,7 +174,8 @@ fn a_record_of_any_kind_that_rots_is_named_and_a_backup_brings_it_back() {
     let (_, ahead) = stopped(&net, 1);
     let (file, rows) = stopped(&net, 3);
     let secret = postroad::config::NodeDir::new(&third).read_key().expect("its key");
-    let writes = forge::follow(&rows, &secret, &ahead.table(CUTS)[rows.table(CUTS).len()..]);
+    let mut writes = forge::follow(&rows, &secret, &ahead.table(CUTS)[rows.table(CUTS).len()..]);
+    writes.extend(forge::moving(&rows));
     {
         let store = Store::open(&file, &ALL).expect("nobody runs on it");
         let mut transaction = store.begin().expect("the one transaction");
