@@ -101,6 +101,23 @@ pub enum ClientError {
         /// How many wait.
         held: usize,
     },
+    /// Another move of the mailbox is under way.
+    #[error("a move to {target} is under way; abort it first, or take it up again")]
+    MoveUnderWay {
+        /// Where it goes.
+        target: postroad_protocol::NodeId,
+    },
+    /// No move is under way.
+    #[error("no move of this mailbox is under way")]
+    NoMove,
+    /// A move that was to be aborted has happened.
+    #[error("the mailbox has moved, to {home}; to have it back, move it to {from} again")]
+    HasMoved {
+        /// Its home.
+        home: postroad_protocol::NodeId,
+        /// The home before.
+        from: postroad_protocol::NodeId,
+    },
     /// The sender was stopped, by its owner or by a failure that it has reported.
     #[error("the sender has stopped: {reason}")]
     Stopped {

@@ -16,11 +16,12 @@
 //! | [`accuse`] | claims from what a client has |
 //! | [`seal`] | end-to-end sealing of payloads, byte by byte |
 //! | [`control`] | what the libraries ask and tell each other about missing mail |
+//! | [`moving`] | moving a mailbox to another home |
 //! | [`sender`] | bundles, persisted before they are sent; the three answers |
 //! | [`receiver`] | entries, attestations, acknowledgements |
 //! | [`verify_log`], [`delivery`], [`numbers`] | the decisions of a receiver, without IO |
 //!
-//! What it does not do: move mailboxes, accuse anybody (it reports what does not hold, with the statements), or keep
+//! What it does not do: accuse anybody (it reports what does not hold, with the statements), or keep
 //! mail. An application keeps its mail itself, and says so by [`Receiver::acknowledge`].
 //!
 //! ```no_run
@@ -69,6 +70,7 @@ pub use error::ClientError;
 pub use explain::Explainer;
 pub use export::{ExportError, Exported, Passphrase};
 pub use mailbox_dir::{Mailbox, read_genesis};
+pub use moving::{MoveOptions, Mover};
 pub use numbers::{Closed, Hole, Place};
 pub use private_file::{new_secret_key, read_secret_key};
 pub use receiver::{Content, Keep, Kept, Mail, Memory, Received, Receiver, ReceiverOptions};

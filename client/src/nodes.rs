@@ -13,6 +13,7 @@ use postroad_protocol::state::MailboxState;
 use postroad_protocol::wire::call::{Question, Reply};
 use postroad_protocol::{MailboxId, NodeId, PublicKey};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 use crate::connection::{Endpoint, NodeAddr, unasked};
 use crate::directory::{Home, Newest, verify_home};
@@ -26,6 +27,8 @@ const MAX_KNOWN: usize = 16;
 const MAX_ADDRS: usize = 2;
 /// How long one node may take to say where a mailbox lives.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long others are waited for once one has.
+const GRACE: Duration = Duration::from_millis(300);
 
 /// The nodes that a mailbox knows.
 #[derive(Clone, Debug)]
@@ -77,6 +80,14 @@ impl Nodes {
             is_new |= self.learn_one(addr);
         }
         is_new
+    }
+
+    /// A node that is known otherwise.
+    pub(crate) fn note(&mut self, addr: NodeAddr) {
+        if !self.known.contains_key(&addr.node()) {
+            self.make_room();
+        }
+        self.learn_one(addr);
     }
 
     /// Asks one node for others, and remembers them.
@@ -163,12 +174,15 @@ impl Nodes {
             });
         }
         let mut best: Option<Home> = None;
-        while let Some(found) = asked.join_next().await {
+        let mut until = Instant::now() + PATIENCE;
+        while let Ok(Some(found)) = timeout_at(until, asked.join_next()).await {
             let Some(found) = found.ok().and_then(Result::ok) else { continue };
             let is_later = |value: &MailboxState| since.is_some_and(|since| value.since > since);
             if found.value.as_ref().is_some_and(is_later) {
                 return Ok(found);
             }
+            // Those who are there have answered soon after the first one.
+            until = until.min(Instant::now() + GRACE);
             if best.as_ref().is_none_or(|best| best.as_of < found.as_of) {
                 best = Some(found);
             }

@@ -45,6 +45,7 @@ use keep::{Note, Shelf};
 use letters::Letters;
 pub use mail::{Content, Mail};
 pub use memory::Memory;
+pub(crate) use moved::read_base;
 use moved::{ASK_OTHERS_AFTER, Given, Residence};
 pub(crate) use store::STORE;
 use store::{Change, Position, RecvStore, Remembered};

@@ -98,7 +98,8 @@ impl Receiver {
 
     /// How many entries that the application had from a former home are still to come again from the new one.
     pub fn awaited_again(&self) -> usize {
-        self.given.len() + self.again_here.len()
+        let unseen = |seq: &&Seq| !self.handed.contains_key(seq);
+        self.given.iter().filter(unseen).count() + self.again_here.len()
     }
 
     /// Writes down what [`Mailbox::owner_base`] finds while this receiver runs.
@@ -277,8 +278,8 @@ impl Given {
         Given { numbers, changed: BTreeSet::new() }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.numbers.len()
+    fn iter(&self) -> impl Iterator<Item = &Seq> {
+        self.numbers.iter()
     }
 
     pub(super) fn contains(&self, seq: &Seq) -> bool {
