@@ -49,6 +49,11 @@ impl From<ClientError> for CliError {
             ClientError::Store(_) => CliError::refused("store", message, ""),
             ClientError::Export(error) => super::export::failed(error),
             ClientError::TooManyHeld { .. } => CliError::refused("too-many-held", message, "read without --strict"),
+            ClientError::MoveUnderWay { .. } => {
+                CliError::refused("move-under-way", message, "postroad move abort --mailbox DIR, or move resume")
+            }
+            ClientError::NoMove => CliError::refused("no-move", message, "begin one with postroad move start"),
+            ClientError::HasMoved { .. } => CliError::refused("has-moved", message, "postroad move start --to OLD"),
             ClientError::Stopped { .. } => CliError::refused("stopped", message, "start again; nothing is lost"),
         }
     }

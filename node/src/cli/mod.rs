@@ -24,6 +24,7 @@ mod holes;
 pub mod init;
 mod live;
 pub mod mailbox;
+pub mod moving;
 pub mod output;
 mod passphrase;
 pub mod recv;
@@ -89,6 +90,8 @@ enum Command {
     Recv(recv::Args),
     /// Look up where a mailbox lives
     Directory(directory::Args),
+    /// Move a mailbox to another home
+    Move(moving::Args),
     /// Show the way of a message, hop by hop, and what became of it
     Explain(explain::Args),
     /// Check a message proof, an explanation or evidence offline
@@ -104,7 +107,7 @@ enum Command {
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Try it", &["demo", "testnet", "bench"]),
     ("Run a node", &["init", "genesis", "run", "status", "backup", "restore", "fsck"]),
-    ("Send and receive", &["mailbox", "send", "recv", "directory"]),
+    ("Send and receive", &["mailbox", "send", "recv", "directory", "move"]),
     ("Prove", &["explain", "verify", "evidence"]),
 ];
 
@@ -223,6 +226,7 @@ async fn client_side(command: Command, output: &Output) -> Result<(), CliError> 
         Command::Send(args) => send::run(args, output).await,
         Command::Recv(args) => recv::run(args, output).await,
         Command::Directory(args) => directory::run(args, output).await,
+        Command::Move(args) => moving::run(args, output).await,
         Command::Explain(args) => explain::run(args, output).await,
         Command::Verify(args) => verify::run(args, output).await,
         Command::Evidence(args) => evidence::run(args, output).await,
