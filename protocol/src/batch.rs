@@ -78,7 +78,7 @@ pub struct SliceRef {
     /// The node it is for.
     #[n(0)]
     pub destination: NodeId,
-    /// The root of its tree, sorted by mailbox.
+    /// The root of its map from mailbox to what is for it.
     #[n(1)]
     pub root: Digest,
     /// How many (message, recipient) pairs.

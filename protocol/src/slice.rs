@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::error::VerifyError;
 use crate::evidence::SliceProof;
 use crate::genesis::Federation;
-use crate::merkle::sorted::SortedTree;
+use crate::merkle::map::MerkleMap;
 use crate::merkle::sum::SumPath;
 use crate::merkle::tree::{self, Path, Tree};
 use crate::message::{RecipientProof, common_digest};
@@ -201,22 +201,22 @@ impl SliceIndex {
         self.leaves.values().map(|leaves| leaves.len() as u64).sum()
     }
 
-    /// The tree, sorted by mailbox.
-    pub fn tree(&self) -> SortedTree {
-        let leaves = self.leaves.iter().map(|(mailbox, leaves)| (mailbox.0, mailbox_value(leaves.iter()))).collect();
-        SortedTree::new(leaves).expect("a BTreeMap's keys ascend")
+    /// The map from mailbox to what is for it. Whoever built a root, it has one answer for one mailbox: so a new home
+    /// that was shown a former home's leaves, or their absence, cannot be shown others later.
+    pub fn map(&self) -> MerkleMap<MailboxId, Digest> {
+        self.leaves.iter().map(|(mailbox, leaves)| (*mailbox, mailbox_value(leaves.iter()))).collect()
     }
 
     /// The slice root.
     pub fn root(&self) -> Digest {
-        self.tree().root()
+        self.map().root()
     }
 
     /// What the slice holds for `mailbox`, or that it holds nothing.
     pub fn prove(&self, mailbox: &MailboxId) -> SliceProof {
         let leaves =
             self.leaves.get(mailbox).map_or_else(Vec::new, |leaves| leaves.iter().map(LeafRef::from).collect());
-        SliceProof { mailboxes: self.leaves.len() as u64, proof: self.tree().prove(&mailbox.0), leaves }
+        SliceProof { proof: self.map().prove(mailbox), leaves }
     }
 }
 

@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use postroad_protocol::digest::{Digest, hash};
 use postroad_protocol::merkle::log::{Frontier, Log, verify_consistency};
 use postroad_protocol::merkle::map::{MapKey, MapProof, MapValue, MerkleMap};
-use postroad_protocol::merkle::sorted::{Presence, SortedProof, SortedTree};
 use postroad_protocol::merkle::sum::{SumPath, SumTree};
 use postroad_protocol::merkle::tree::{self, Path, Tree, leaf_hash, root_from_path};
-use proptest::collection::{btree_map, vec};
+use proptest::collection::vec;
 use proptest::prelude::*;
 
 fn digest(hex: &str) -> Digest {
@@ -185,26 +184,6 @@ proptest! {
     }
 
     #[test]
-    fn a_sorted_tree_answers_as_a_map(model in btree_map(any::<[u8; 2]>(), any::<u8>(), 0..80), asked in any::<[u8; 2]>()) {
-        let wide = |short: &[u8; 2]| {
-            let mut key = [0; 32];
-            key[15..17].copy_from_slice(short);
-            key
-        };
-        let tree = SortedTree::new(model.iter().map(|(key, value)| (wide(key), hash(&[&[*value]]))).collect()).unwrap();
-        for asked in model.keys().chain([&asked]) {
-            let proof = tree.prove(&wide(asked));
-            let expected = match model.get(asked) {
-                Some(value) => Presence::Present(hash(&[&[*value]])),
-                None => Presence::Absent,
-            };
-            prop_assert_eq!(proof.verify(&wide(asked), &tree.root(), model.len() as u64), Some(expected));
-            let bytes = minicbor::to_vec(&proof).unwrap();
-            prop_assert_eq!(minicbor::decode::<SortedProof>(&bytes).unwrap(), proof);
-        }
-    }
-
-    #[test]
     fn a_map_answers_as_a_plain_one(changes in vec((0u8..50, prop::option::weighted(0.7, any::<u8>())), 0..200), snapshot in any::<prop::sample::Index>()) {
         let mut map = MerkleMap::new();
         let mut model = BTreeMap::new();
@@ -253,9 +232,6 @@ proptest! {
         }
         if let Ok(path) = minicbor::decode::<SumPath>(&bytes) {
             let _ = path.resolve(index, &root, index, size);
-        }
-        if let Ok(proof) = minicbor::decode::<SortedProof>(&bytes) {
-            prop_assert_eq!(proof.verify(&key, &root, size), None);
         }
         if let Ok(proof) = minicbor::decode::<MapProof>(&bytes) {
             prop_assert_eq!(proof.verify(&root, &key), None);

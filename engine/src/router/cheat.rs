@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use postroad_protocol::batch::{Header, Routed, bundle_leaf};
 use postroad_protocol::bundle::{Bundle, BundleBody};
-use postroad_protocol::merkle::sorted::SortedTree;
+use postroad_protocol::merkle::map::MerkleMap;
 use postroad_protocol::message::{Message, Recipient, common_digest};
 use postroad_protocol::slice::{SliceBody, SliceLeaf, mailbox_value};
 use postroad_protocol::state::State;
@@ -46,8 +46,8 @@ fn root_of(body: &SliceBody, bundle_count: u32, federation: Digest) -> Option<Di
             }
         }
     }
-    let values = leaves.iter().map(|(mailbox, leaves)| (mailbox.0, mailbox_value(leaves.iter()))).collect();
-    Some(SortedTree::new(values)?.root())
+    let values = leaves.iter().map(|(mailbox, leaves)| (*mailbox, mailbox_value(leaves.iter())));
+    Some(values.collect::<MerkleMap<_, _>>().root())
 }
 
 fn bend(body: &mut SliceBody) {

@@ -11,8 +11,7 @@ use crate::cut::{CertifiedCut, HeaderProof};
 use crate::digest::{Digest, hash};
 use crate::error::VerifyError;
 use crate::genesis::Federation;
-use crate::merkle::map::MapProof;
-use crate::merkle::sorted::{Presence, SortedProof};
+use crate::merkle::map::{MapProof, MapValue};
 use crate::merkle::sum::SumPath;
 use crate::merkle::tree::{self, Path};
 use crate::message::{message_digest, recipient_leaf};
@@ -160,14 +159,11 @@ impl RecipientAt {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct SliceProof {
-    /// How many mailboxes the slice has.
-    #[n(0)]
-    pub mailboxes: u64,
     /// The mailbox's leaf, or its absence.
-    #[n(1)]
-    pub proof: SortedProof,
+    #[n(0)]
+    pub proof: MapProof,
     /// What is for the mailbox; empty exactly if it is absent.
-    #[n(2)]
+    #[n(1)]
     pub leaves: Vec<LeafRef>,
 }
 
@@ -178,10 +174,10 @@ impl SliceProof {
     /// [`VerifyError`] when the proof does not lead there.
     pub fn verify(&self, root: &Digest, mailbox: &MailboxId) -> Result<&[LeafRef], VerifyError> {
         let expected = match self.leaves.as_slice() {
-            [] => Presence::Absent,
-            leaves => Presence::Present(mailbox_value(leaves.iter())),
+            [] => None,
+            leaves => Some(hash(&[&mailbox_value(leaves.iter()).value_bytes()])),
         };
-        match self.proof.verify(&mailbox.0, root, self.mailboxes) {
+        match self.proof.verify(root, &mailbox.0) {
             Some(found) if found == expected => Ok(&self.leaves),
             _ => Err(VerifyError::Path { what: "slice" }),
         }

@@ -54,6 +54,12 @@ pub trait MapValue {
     fn value_bytes(&self) -> Vec<u8>;
 }
 
+impl MapValue for Digest {
+    fn value_bytes(&self) -> Vec<u8> {
+        self.0.to_vec()
+    }
+}
+
 /// An authenticated map with O(1) clone; clones are independent of each other.
 pub struct MerkleMap<K, V> {
     top: Option<Link<K, V>>,

@@ -9,8 +9,7 @@
 //! | [`tree`] | the plain tree | a fixed list |
 //! | [`log`] | the same tree, growing | mailbox logs and every prefix of them |
 //! | [`sum`] | the same shape with counts | a batch's bundles, and the index of each message |
-//! | [`sorted`] | the plain tree over ascending keys | a slice: what is in it and what is not |
-//! | [`map`] | a persistent radix trie | the state, the attested mailboxes |
+//! | [`map`] | a persistent radix trie | the state, the attested mailboxes, a slice |
 //!
 //! Every proof is canonical: for one root and one question there is one proof,
 //! of one exact length. Proofs are input from strangers, so nothing here panics
@@ -22,7 +21,6 @@
 pub mod log;
 pub mod map;
 mod shape;
-pub mod sorted;
 pub mod sum;
 pub mod tree;
 

@@ -6,8 +6,7 @@
 //!
 //! The root does not bind the size: some pairs of sizes ask for the same path,
 //! and a path then leads to the same root under both. Sign the size next to the
-//! root, as RFC 6962 does in its tree head, or use [`super::sorted`], whose root
-//! binds it.
+//! root, as RFC 6962 does in its tree head.
 
 use minicbor::decode::{Decode, Decoder, Error};
 

@@ -308,7 +308,7 @@ fn what_several_supply_is_one_explanation_and_what_does_not_hold_displaces_nothi
     let mut merged = bare.clone();
     let mut forged = whole.clone();
     forged.custody[0].receipts.reverse();
-    forged.slice.as_mut().unwrap().mailboxes += 1;
+    forged.slice.as_mut().unwrap().leaves[0].index += 1;
     forged.residence.as_mut().unwrap().home.parts[0] = Digest::ZERO;
     for supplied in halves {
         merged.merge(supplied, &world.federation);

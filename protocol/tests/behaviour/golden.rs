@@ -9,7 +9,6 @@ use std::path::Path;
 use postroad_protocol::codec::encode;
 use postroad_protocol::digest::hash;
 use postroad_protocol::merkle::map::MerkleMap;
-use postroad_protocol::merkle::sorted::SortedTree;
 use postroad_protocol::merkle::sum::SumTree;
 use postroad_protocol::merkle::tree;
 use postroad_protocol::state::{MailboxState, State};
@@ -86,13 +85,11 @@ fn digests_and_roots_are_what_they_always_were() {
     let sealed = &world.cuts[1].body.headers[0];
     let leaves: Vec<Digest> = (0..5u8).map(|leaf| tree::leaf_hash(&[leaf])).collect();
     let sum = SumTree::new((0..5u64).map(|leaf| (leaf, hash(&[&leaf.to_be_bytes()]))).collect());
-    let sorted = SortedTree::new((0..5u8).map(|leaf| ([leaf; 32], hash(&[&[leaf]]))).collect()).unwrap();
     let empty = MerkleMap::<MailboxId, MailboxState>::new().root();
     let lines: Vec<(String, Vec<u8>)> = [
         ("tree.empty", tree::empty_root()),
         ("tree.of-5", tree::root(&leaves)),
         ("sum.of-5", sum.root().hash),
-        ("sorted.of-5", sorted.root()),
         ("map.empty", empty),
         ("message", message.digest()),
         ("message.own.0", proofs[0].own_digest()),

@@ -7,7 +7,7 @@ use postroad_protocol::evidence::{
     BadSlice, Claim, ClaimError, Drop, EarlyExpiry, Entry, Equivocation, Evidence, Forgery, LogGap, Loss, Misordering,
     Omission, Owed, SliceProof, SplitView, Verdict, Wrong, WrongEntry,
 };
-use postroad_protocol::merkle::sorted::SortedTree;
+use postroad_protocol::merkle::map::MerkleMap;
 use postroad_protocol::message::common_digest;
 use postroad_protocol::slice::{LeafRef, mailbox_value};
 use postroad_protocol::state::PendingKey;
@@ -127,20 +127,20 @@ impl<'a> Court<'a> {
         let digest = parcel.header.digest(&h.federation);
         let Some(batch) = h.bent.iter().find(|batch| batch.digest == digest) else { return };
         let Some(leaves) = leaves_of(parcel, h) else { return };
-        let values = leaves.iter().map(|(mailbox, leaves)| (mailbox.0, mailbox_value(leaves.iter()))).collect();
-        let Some(tree) = SortedTree::new(values) else { return };
+        let values = leaves.iter().map(|(mailbox, leaves)| (*mailbox, mailbox_value(leaves.iter())));
+        let map: MerkleMap<_, _> = values.collect();
         for (mailbox, of_mailbox) in &leaves {
             for (at, leaf) in of_mailbox.iter().enumerate() {
                 let Some((ordinal, index)) = batch.locate(leaf.index) else { continue };
                 if batch.bundles[ordinal].messages[index].digest() == leaf.message {
                     continue;
                 }
-                let proof = tree.prove(&mailbox.0);
+                let proof = map.prove(mailbox);
                 let claim = BadSlice {
                     header: parcel.header.clone(),
                     destination: parcel.destination,
                     mailbox: *mailbox,
-                    slice: SliceProof { mailboxes: leaves.len() as u64, proof, leaves: of_mailbox.clone() },
+                    slice: SliceProof { proof, leaves: of_mailbox.clone() },
                     leaf: at as u32,
                     entry: Entry::Other(Box::new(batch.message(ordinal, index))),
                 };

@@ -11,7 +11,7 @@ use postroad_protocol::evidence::{
     BadSlice, BundleAt, Claim, Drop, EarlyExpiry, Entry, Equivocation, Fault, Forgery, Included, InvalidCut, LogGap,
     Loss, Misordering, Omission, Owed, SliceProof, SplitLogs, SplitOrder, SplitView, Stale, Verdict, Wrong, WrongEntry,
 };
-use postroad_protocol::merkle::sorted::SortedTree;
+use postroad_protocol::merkle::map::MerkleMap;
 use postroad_protocol::record::Record;
 use postroad_protocol::refused::SettledFill;
 use postroad_protocol::slice::{LeafRef, mailbox_value};
@@ -132,19 +132,16 @@ pub(crate) fn sliced(scale: Scale, leaf: impl FnOnce(&LeafRef) -> LeafRef) -> (W
     let leaves = vec![leaf(&right)];
     let mailbox = world.mailbox(1);
     // As many mailboxes as a node has.
-    let others = (0..scale.mailboxes).filter(|other| other % 4 == 1).map(|other| world.mailbox(other).0);
-    let values = others.map(|other| (other, mailbox_value(leaves.iter())));
-    let mut values: Vec<_> = values.collect();
-    values.sort();
-    let tree = SortedTree::new(values).unwrap();
-    let slice = SliceRef { destination: world.node(1), root: tree.root(), count: tree.len() as u64 };
+    let others = (0..scale.mailboxes).filter(|other| other % 4 == 1).map(|other| world.mailbox(other));
+    let map: MerkleMap<_, _> = others.map(|other| (other, mailbox_value(leaves.iter()))).collect();
+    let slice = SliceRef { destination: world.node(1), root: map.root(), count: map.len() as u64 };
     let batch = world.seal_with(0, bundles, |header| header.slices = vec![slice]);
     let ordinal = batch.bundles.len() - 1;
     let claim = BadSlice {
         header: batch.header.clone().into_inner(),
         destination: slice.destination,
         mailbox,
-        slice: SliceProof { mailboxes: tree.len() as u64, proof: tree.prove(&mailbox.0), leaves },
+        slice: SliceProof { proof: map.prove(&mailbox), leaves },
         leaf: 0,
         entry: Entry::OtherOwn(
             Box::new(world.message_at(&batch, ordinal, 0)),
