@@ -8,10 +8,13 @@ use postroad_protocol::batch::bundle_leaf;
 use postroad_protocol::cut::CertifiedCut;
 use postroad_protocol::entry::{Entry, EntryProof};
 use postroad_protocol::evidence::{
-    Attested, BundleAt, Claim, EarlyExpiry, Entry as Held, Evidence, Forgery, Included, LeafAt, Misordering, SplitLogs,
-    SplitOrder, SplitView, Stale, Wrong, WrongEntry,
+    Attested, Broken, BundleAt, Claim, EarlyExpiry, Entry as Held, Evidence, FalseBase, FalseHome, FalseImport,
+    Forgery, Included, LeafAt, Misordering, NotContinued, Refuted, SplitLogs, SplitOrder, SplitView, Stale, Wrong,
+    WrongEntry,
 };
 use postroad_protocol::explanation::{Disclosed, Explanation, LogWord};
+use postroad_protocol::moving::Import;
+use postroad_protocol::state::HomeProof;
 use postroad_protocol::{Federation, MailboxId, Seq, Signed};
 
 /// The evidence that a claim is, if it holds.
@@ -90,16 +93,14 @@ impl From<&LogWord> for FinalWord {
 pub fn wrong_entry(word: FinalWord, entry: &LeafAt, truth: &Explanation, federation: &Federation) -> Option<Evidence> {
     let included = Box::new(truth.included.clone()?);
     let found = truth.disclosed.as_ref();
+    let home = &truth.residence.as_ref()?.home;
     let wrong = match found {
         Some(found) if found.message.message != entry.leaf.message => {
             Wrong::Other(included, Box::new(Held::Other(Box::new(found.message.clone()))))
         }
-        _ => {
-            let home = Box::new(truth.residence.as_ref()?.home.clone());
-            Wrong::NotAddressed(included, truth.slice.clone().map(Box::new), home)
-        }
+        _ => Wrong::NotAddressed(included, truth.slice.clone().map(Box::new)),
     };
-    wrong_in(truth.mailbox, word, entry, wrong, federation)
+    wrong_in(truth.mailbox, word, entry, wrong, home, federation)
 }
 
 /// Two entries that stand next to each other in a finally attested log, the later not after the earlier in log order.
@@ -108,9 +109,10 @@ pub fn out_of_order(
     word: FinalWord,
     entry: &LeafAt,
     next: &LeafAt,
+    home: &HomeProof,
     federation: &Federation,
 ) -> Option<Evidence> {
-    wrong_in(mailbox, word, entry, Wrong::Order(Box::new(next.clone())), federation)
+    wrong_in(mailbox, word, entry, Wrong::Order(Box::new(next.clone())), home, federation)
 }
 
 fn wrong_in(
@@ -118,10 +120,11 @@ fn wrong_in(
     word: FinalWord,
     entry: &LeafAt,
     wrong: Wrong,
+    home: &HomeProof,
     federation: &Federation,
 ) -> Option<Evidence> {
-    let (FinalWord { attested, anchor }, entry) = (word, entry.clone());
-    judged(Claim::WrongEntry(Box::new(WrongEntry { mailbox, attested, anchor, entry, wrong })), federation)
+    let (FinalWord { attested, anchor }, entry, home) = (word, entry.clone(), home.clone());
+    judged(Claim::WrongEntry(Box::new(WrongEntry { mailbox, attested, anchor, entry, wrong, home })), federation)
 }
 
 /// A finally attested log that has forgotten `entry` before retention was over; `settled` is the cut of the epoch that
@@ -131,10 +134,11 @@ pub fn early_expiry(
     word: FinalWord,
     entry: &LeafAt,
     settled: CertifiedCut,
+    home: &HomeProof,
     federation: &Federation,
 ) -> Option<Evidence> {
-    let (FinalWord { attested, anchor }, entry) = (word, entry.clone());
-    judged(Claim::EarlyExpiry(Box::new(EarlyExpiry { mailbox, attested, anchor, entry, settled })), federation)
+    let (FinalWord { attested, anchor }, entry, home) = (word, entry.clone(), home.clone());
+    judged(Claim::EarlyExpiry(Box::new(EarlyExpiry { mailbox, attested, anchor, entry, settled, home })), federation)
 }
 
 /// Two attestations of one number, in any order.
@@ -150,19 +154,55 @@ pub fn two_attestations(
     judged(Claim::SplitView(SplitView::Number(first, second)), federation)
 }
 
-/// Two attestations of one incarnation whose logs of a mailbox disagree: at an index where both have an entry, or the
-/// later log is shorter.
+/// Two attestations of one incarnation and one residence, as `home` shows, whose logs of a mailbox disagree: at an index
+/// where both have an entry, or the later log is shorter.
 pub fn split_logs(
     mailbox: MailboxId,
     one: (&MailboxAttestation, Option<LeafAt>),
     other: (&MailboxAttestation, Option<LeafAt>),
+    home: &HomeProof,
     federation: &Federation,
 ) -> Option<Evidence> {
     let number = |it: &MailboxAttestation| it.attestation.body.number;
     let (first, second) = if number(one.0) <= number(other.0) { (one, other) } else { (other, one) };
     let (earlier, later): (Attested, Attested) = (first.0.clone().into(), second.0.clone().into());
-    let logs = SplitLogs { mailbox, earlier, later, entries: first.1.zip(second.1) };
+    let logs = SplitLogs { mailbox, earlier, later, entries: first.1.zip(second.1), home: home.clone() };
     judged(Claim::SplitView(SplitView::Logs(Box::new(logs))), federation)
+}
+
+/// An attestation that names a mailbox which lived elsewhere in its epoch, as `home` shows.
+pub fn false_home(
+    mailbox: MailboxId,
+    attestation: &MailboxAttestation,
+    home: &HomeProof,
+    federation: &Federation,
+) -> Option<Evidence> {
+    let (attested, home) = (attestation.clone().into(), home.clone());
+    judged(Claim::FalseHome(Box::new(FalseHome { mailbox, attested, home })), federation)
+}
+
+/// An import of a log that the former home's attestation, whose number and digest it names, does not say.
+pub fn false_base(
+    import: &Signed<Import>,
+    attestation: &MailboxAttestation,
+    federation: &Federation,
+) -> Option<Evidence> {
+    let by = Refuted::Log(Box::new(attestation.clone().into()));
+    let claim = FalseImport::Base(Box::new(FalseBase { import: import.clone(), by }));
+    judged(Claim::FalseImport(claim), federation)
+}
+
+/// A new home's log that does not continue the one which it took over, as `home` shows.
+pub fn not_continued(
+    mailbox: MailboxId,
+    attestation: &MailboxAttestation,
+    home: &HomeProof,
+    broken: Broken,
+    federation: &Federation,
+) -> Option<Evidence> {
+    let (attested, home) = (attestation.clone().into(), home.clone());
+    let claim = FalseImport::Continued(Box::new(NotContinued { mailbox, attested, home, broken }));
+    judged(Claim::FalseImport(claim), federation)
 }
 
 /// Two certified cuts of one epoch.

@@ -2,6 +2,7 @@ use postroad_protocol::Digest;
 use postroad_protocol::attestation::LogHead;
 use postroad_protocol::cut::vote;
 use postroad_protocol::evidence::Fault;
+use postroad_protocol::explanation::Residence;
 use postroad_protocol::merkle::log::Frontier;
 
 use super::*;
@@ -68,11 +69,13 @@ fn attestations_that_contradict_each_other_convict_their_home() {
     assert_eq!(two_attestations(a, b, &federation), two_attestations(b, a, &federation));
     assert_eq!(two_attestations(a, a, &federation), None);
     let later = order.attest_as(number + 1, short);
-    let mailbox = key(7).public();
-    let shrunk = split_logs(mailbox, (&later, None), (&honest, None), &federation);
+    let (mailbox, home) = (key(7).public(), order.home());
+    let shrunk = split_logs(mailbox, (&later, None), (&honest, None), &home, &federation);
     assert_eq!(verdict(shrunk), (Fault::SplitView, HOME));
     let grown = order.attest_as(number + 1, honest.log.log);
-    assert_eq!(split_logs(mailbox, (&honest, None), (&grown, None), &federation), None);
+    let home = order.home();
+    assert_eq!(split_logs(mailbox, (&honest, None), (&grown, None), &home, &federation), None);
+    assert_eq!(false_home(mailbox, &grown, &home, &federation), None);
 }
 
 fn word(attestation: &MailboxAttestation) -> FinalWord {
@@ -85,19 +88,23 @@ fn a_final_log_in_another_order_or_of_other_messages_convicts_its_home() {
     let mailbox = key(7).public();
     let (one, two) = (order.deliver(&["one"]).remove(0), order.deliver(&["two"]).remove(0));
     let (honest, entries) = attested(&mut order, &[leaf(&one), leaf(&two)]);
-    assert_eq!(out_of_order(mailbox, word(&honest), &entries[0], &entries[1], &federation), None);
+    let home = order.home();
+    assert_eq!(out_of_order(mailbox, word(&honest), &entries[0], &entries[1], &home, &federation), None);
     let (swapped, wrong) = attested(&mut order, &[leaf(&two), leaf(&one)]);
-    let found = out_of_order(mailbox, word(&swapped), &wrong[0], &wrong[1], &federation);
+    let home = order.home();
+    let found = out_of_order(mailbox, word(&swapped), &wrong[0], &wrong[1], &home, &federation);
     assert_eq!(verdict(found), (Fault::WrongEntry, HOME));
 
     let mut truth = Explanation::new(mailbox, leaf(&one).seq);
     truth.included = Some(parts(&one.entry.proof, &one.cut).0);
     truth.disclosed = Disclosed::of(&one.entry.proof).ok().map(Box::new);
+    truth.residence = Some(Residence { home: order.home(), loss: None });
     assert_eq!(wrong_entry(word(&honest), &entries[0], &truth, &federation), None);
     let mut altered = one.clone();
     altered.entry.proof.recipient.own = b"something else".to_vec();
     assert_ne!(leaf(&altered), leaf(&one), "the home has to attest what it serves, or contradict itself");
     let (lie, entries) = attested(&mut order, &[leaf(&altered), leaf(&two)]);
+    truth.residence = Some(Residence { home: order.home(), loss: None });
     assert_eq!(verdict(wrong_entry(word(&lie), &entries[0], &truth, &federation)), (Fault::WrongEntry, HOME));
 }
 
@@ -107,14 +114,16 @@ fn forgetting_before_its_time_convicts_a_home() {
     let one = order.deliver(&["one"]).remove(0);
     let entry =
         LeafAt { index: 0, leaf: leaf(&one), path: Frontier::new().inclusion_after(&[leaf(&one).hash()], 0).unwrap() };
-    let claim = |attestation: &MailboxAttestation| {
-        early_expiry(key(7).public(), FinalWord::of(attestation)?, &entry, one.cut.clone(), &federation)
+    let claim = |attestation: &MailboxAttestation, home: &HomeProof| {
+        early_expiry(key(7).public(), FinalWord::of(attestation)?, &entry, one.cut.clone(), home, &federation)
     };
     let kept = order.attest();
-    assert_eq!(claim(&order.anchor(kept)), None);
+    let kept = order.anchor(kept);
+    assert_eq!(claim(&kept, &order.home()), None);
     let forgotten = order.attest_forgotten(1);
-    assert_eq!(claim(&forgotten), None, "it is not final");
-    assert_eq!(verdict(claim(&order.anchor(forgotten))), (Fault::EarlyExpiry, HOME));
+    assert_eq!(claim(&forgotten, &order.home()), None, "it is not final");
+    let forgotten = order.anchor(forgotten);
+    assert_eq!(verdict(claim(&forgotten, &order.home())), (Fault::EarlyExpiry, HOME));
 }
 
 #[test]

@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use postroad_protocol::attestation::{Attestation, LogLeaf};
+use postroad_protocol::attestation::{Attestation, LogLeaf, MailboxAttestation};
 use postroad_protocol::evidence::{Claim, Evidence, SplitView};
 use postroad_protocol::explanation::{Conclusion, Explanation, Found, LogWord};
 use postroad_protocol::genesis::Member;
 use postroad_protocol::refused::SettledFill;
+use postroad_protocol::state::HomeProof;
 use postroad_protocol::wire::call::{Judged, Question, Reply};
 use postroad_protocol::{Federation, MailboxId, NodeId, Seq, Signed};
 use tokio::task::JoinSet;
@@ -169,10 +170,35 @@ impl Explainer {
         })
     }
 
+    /// Where a mailbox lives and has lived, as each node says, if what it says holds.
+    async fn homes(&self, mailbox: MailboxId) -> Vec<HomeProof> {
+        let replies = self.ask(&Question::Home(mailbox, None), self.known.keys().copied().take(MAX_ASKED)).await;
+        let proofs = replies.into_iter().filter_map(|reply| match reply {
+            Reply::Home(proof) => Some(*proof),
+            _ => None,
+        });
+        proofs.filter(|proof| proof.verify(&mailbox, &self.federation).is_ok()).collect()
+    }
+
+    /// Whether two of these attestations are a home's contradictory words on its log of `mailbox`, in one residence; or
+    /// one names the mailbox though it lived elsewhere.
+    pub async fn split_logs(&self, mailbox: MailboxId, attestations: &[MailboxAttestation]) -> Option<Evidence> {
+        let homes = self.homes(mailbox).await;
+        let pairs =
+            || attestations.iter().enumerate().flat_map(|(at, one)| attestations[..at].iter().map(move |it| (one, it)));
+        homes.iter().find_map(|home| {
+            let elsewhere =
+                || attestations.iter().find_map(|it| accuse::false_home(mailbox, it, home, &self.federation));
+            let split = |(one, other)| accuse::split_logs(mailbox, (one, None), (other, None), home, &self.federation);
+            pairs().find_map(split).or_else(elsewhere)
+        })
+    }
+
     /// What the log of `mailbox` that its home has attested, finally, proves at the entries with these numbers, which
     /// stand next to each other: one is not the message that was ordered there, or they stand in the wrong order.
     pub async fn wrong_entries(&mut self, mailbox: MailboxId, seqs: &[Seq]) -> Option<Evidence> {
         let mut words: Vec<LogWord> = Vec::new();
+        let mut home = None;
         for seq in seqs {
             let explanation = self.explain(Explanation::new(mailbox, *seq)).await;
             // One that stands elsewhere is also missing where it belongs.
@@ -180,6 +206,7 @@ impl Explainer {
                 return Some(*evidence);
             }
             words.extend(explanation.log.map(|word| *word));
+            home = explanation.residence.map(|residence| residence.home).or(home);
         }
         let [one, other] = words.as_slice() else { return None };
         let (Found::Entry(one_entry), Found::Entry(other_entry)) = (&one.found, &other.found) else { return None };
@@ -188,15 +215,16 @@ impl Explainer {
         }
         let is_first = one_entry.index < other_entry.index;
         let (entry, next) = if is_first { (one_entry, other_entry) } else { (other_entry, one_entry) };
-        accuse::out_of_order(mailbox, one.into(), entry, next, &self.federation)
+        accuse::out_of_order(mailbox, one.into(), entry, next, &home?, &self.federation)
     }
 
     /// Whether the home of `mailbox` has attested, finally, that it forgot the entry with this leaf before its time.
     pub async fn early_expiry(&mut self, mailbox: MailboxId, leaf: &LogLeaf) -> Option<Evidence> {
-        let word = self.explain(Explanation::new(mailbox, leaf.seq)).await.log?;
+        let explanation = self.explain(Explanation::new(mailbox, leaf.seq)).await;
+        let (word, home) = (explanation.log?, explanation.residence?.home);
         let Found::Entry(entry) = &word.found else { return None };
         let settled = self.cuts_of(entry.leaf.settled).await.into_iter().next()?.certified;
-        accuse::early_expiry(mailbox, (&*word).into(), entry, settled, &self.federation)
+        accuse::early_expiry(mailbox, (&*word).into(), entry, settled, &home, &self.federation)
     }
 
     /// Hands evidence to nodes other than the culprit, which hand it on; whether one of them keeps it now.

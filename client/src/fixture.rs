@@ -13,7 +13,7 @@ use postroad_protocol::moving::Base;
 use postroad_protocol::receipt::{Custody, ReceiptItem, Sealed, sign_receipts};
 use postroad_protocol::record::{CoSigned, NodeRecord, Record, Registration, Start};
 use postroad_protocol::signed::{Statement, sign_digest};
-use postroad_protocol::state::{Draft, Imported, MailboxState, Moved, Span, State};
+use postroad_protocol::state::{Draft, HomeProof, Imported, MailboxState, Moved, Span, State};
 use postroad_protocol::{Digest, Federation, MailboxId, Params, SecretKey, Signed, Verified};
 
 use crate::seal::foreign;
@@ -120,6 +120,12 @@ impl Order {
         self.state = draft.finish(&header).state;
         let certificate = vec![vote(&key(1), header.digest(federation))];
         CertifiedCut { header, certificate }
+    }
+
+    /// Where mailbox 7 lives after one more cut.
+    pub(crate) fn home(&mut self) -> HomeProof {
+        let cut = self.cut(CutBody::default());
+        self.state.prove_home(&key(7).public(), cut)
     }
 
     /// The last epoch.

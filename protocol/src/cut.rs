@@ -140,6 +140,11 @@ impl CutBody {
         ]
     }
 
+    /// The path from the record at `index` to the root of the records.
+    pub fn record_path(&self, index: usize) -> Path {
+        Tree::new(self.records.iter().map(|record| tree::leaf_hash(&encode(record))).collect()).path(index)
+    }
+
     /// The path from the fill at `index` to the root of the fills.
     pub fn fill_path(&self, index: usize) -> Path {
         Tree::new(self.fills.iter().map(|fill| tree::leaf_hash(&encode(fill))).collect()).path(index)

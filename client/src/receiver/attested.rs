@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
+use postroad_protocol::Federation;
 use postroad_protocol::attestation::MailboxAttestation;
 use postroad_protocol::evidence::Evidence;
-use postroad_protocol::{Federation, MailboxId};
 
 use crate::accuse;
 use crate::verify_log::Violation;
@@ -64,17 +64,10 @@ impl Attestations {
         Ok(())
     }
 
-    /// Evidence that an attestation and one of those before it are two words about one log.
-    pub(super) fn convict(
-        &self,
-        mailbox: MailboxId,
-        new: &MailboxAttestation,
-        federation: &Federation,
-    ) -> Option<Evidence> {
-        self.all().find_map(|known| {
-            accuse::two_attestations(&known.attestation, &new.attestation, federation)
-                .or_else(|| accuse::split_logs(mailbox, (known, None), (new, None), federation))
-        })
+    /// Evidence that an attestation and one of those before it are two words under one number. That two logs disagree
+    /// says nothing without the directory: [`Explainer::split_logs`](crate::Explainer::split_logs).
+    pub(super) fn convict(&self, new: &MailboxAttestation, federation: &Federation) -> Option<Evidence> {
+        self.all().find_map(|known| accuse::two_attestations(&known.attestation, &new.attestation, federation))
     }
 
     /// The mailbox lives elsewhere now: what a former home has attested binds nobody there.
@@ -101,7 +94,7 @@ impl Attestations {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{Order, federation, key};
+    use crate::fixture::{Order, federation};
     use postroad_protocol::Digest;
     use postroad_protocol::attestation::LogHead;
 
@@ -139,9 +132,9 @@ mod tests {
             (order.attest_as(number - 1, other(3)), Violation::Shrunk { number, size, before: 3 }),
         ];
         for (lie, violation) in cases {
-            // Two roots of one size need the leaves; the others convict by themselves.
-            let convicts = !matches!(violation, Violation::Root { .. });
-            assert_eq!(kept.convict(key(7).public(), &lie, &federation()).is_some(), convicts);
+            // Logs that disagree may be of two residences; two words under one number convict by themselves.
+            let convicts = matches!(violation, Violation::TwoAttestations { .. });
+            assert_eq!(kept.convict(&lie, &federation()).is_some(), convicts);
             assert_eq!(kept.compare(&lie, &federation()), Err(violation));
         }
     }

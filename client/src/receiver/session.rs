@@ -266,7 +266,7 @@ impl Receiver {
         }
         let compared = self.attestations.compare(attestation, &federation);
         if attested.is_err() || compared.is_err() {
-            let found = self.attestations.convict(self.mailbox.address(), attestation, &federation);
+            let found = self.attestations.convict(attestation, &federation);
             self.evidence.extend(found);
         }
         self.attestations.take(attestation);

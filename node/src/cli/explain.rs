@@ -284,6 +284,9 @@ pub(super) async fn proven(receiver: &Receiver, violation: &Violation) -> Vec<Va
         for attested in receiver.attestations().iter().rev().take(MAX_COMPARED) {
             proven.extend(explainer.split_view(&attested.attestation).await);
         }
+        if proven.is_empty() {
+            proven.extend(explainer.split_logs(receiver.mailbox().address(), &receiver.attestations()).await);
+        }
         if proven.is_empty() && !receiver.broken().is_empty() {
             proven.extend(explainer.wrong_entries(receiver.mailbox().address(), receiver.broken()).await);
         }

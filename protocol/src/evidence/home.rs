@@ -3,158 +3,16 @@
 use minicbor::{Decode, Encode};
 
 use super::origin::Entry;
-use super::parts::{Attested, Included, LeafAt, LogGap, SliceProof};
+use super::parts::{Attested, Included, LeafAt, Residence, SliceProof};
 use super::{ClaimError, Cleared, Fault, Verdict, in_order};
 use crate::attestation::Anchor;
-use crate::crypto::{MailboxId, NodeId};
-use crate::cut::{CertifiedCut, CutHeader};
+use crate::crypto::MailboxId;
+use crate::cut::CertifiedCut;
 use crate::error::VerifyError;
 use crate::genesis::Federation;
-use crate::merkle::map::MapProof;
-use crate::receipt::{Custody, Receipt, RefusedLeaf, custody_digest};
-use crate::refused::SettledFill;
 use crate::signed::Verify;
 use crate::slice::LeafRef;
-use crate::state::{HomeProof, LostSlice, PendingKey};
-
-/// A home owed a message to a mailbox, and the log that it attested, finally, lacks it.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-pub struct Drop {
-    /// The message's header.
-    #[n(0)]
-    pub included: Included,
-    /// All receipts that the cut settled with it.
-    #[n(1)]
-    pub custody: Vec<Custody>,
-    /// The home's fill, where the home had not signed for the slice by then; none if no cut has settled one.
-    #[n(2)]
-    pub fill: Option<Box<SettledFill>>,
-    /// The mailbox.
-    #[n(3)]
-    pub mailbox: MailboxId,
-    /// What the slice for the home holds for the mailbox.
-    #[n(4)]
-    pub slice: SliceProof,
-    /// Which of its leaves.
-    #[n(5)]
-    pub leaf: u32,
-    /// The home's attestation.
-    #[n(6)]
-    pub attested: Attested,
-    /// The header that made it final.
-    #[n(7)]
-    pub anchor: Anchor,
-    /// That the log lacks the message.
-    #[n(8)]
-    pub gap: LogGap,
-    /// That the mailbox lives there, as of the anchoring cut or a later one within retention.
-    #[n(9)]
-    pub home: HomeProof,
-    /// Whether the home has said, under the same state root, that it lost the slice.
-    #[n(10)]
-    pub lost: Option<LostSlice>,
-    /// The path of that in the map of losses.
-    #[n(11)]
-    pub lost_path: MapProof,
-}
-
-impl Drop {
-    pub(super) fn judge(&self, federation: &Federation) -> Result<Verdict, ClaimError> {
-        let malformed = |reason| ClaimError::from(VerifyError::malformed("drop", reason));
-        let body = &self.attested.attestation.body;
-        let home = body.node;
-        self.included.verify(federation)?;
-        self.attested.verify(&self.mailbox, federation)?;
-        self.attested.is_anchored(&self.anchor, federation)?;
-        let header = self.included.header();
-        let at = header.slices.iter().position(|slice| slice.destination == home);
-        let at = at.ok_or(Cleared::NotItsSlice)?;
-        let leaves = self.slice.verify(&header.slices[at].root, &self.mailbox)?;
-        let leaf = leaves.get(self.leaf as usize).ok_or(malformed("the slice has no such leaf"))?;
-        let seq = self.included.seq(leaf.index);
-        let Owed { refused, settled, pending } = self.settled(at, federation)?;
-        if let Some(refused) = refused.iter().find(|r| (r.index, r.mailbox) == (leaf.index, self.mailbox)) {
-            return Err(Cleared::Refused { seq, reason: refused.reason }.into());
-        }
-        if body.epoch < settled.epoch {
-            return Err(Cleared::NotYet { settled: settled.epoch, attested: body.epoch }.into());
-        }
-        let state = self.home.verify(&self.mailbox, federation)?;
-        if state.epoch < self.anchor.cut.header.epoch {
-            return Err(malformed("the state is of an earlier cut than the anchor"));
-        }
-        if !self.home.value.as_ref().is_some_and(|value| value.home == home && value.since <= settled.epoch) {
-            return Err(Cleared::NotThere { epoch: settled.epoch }.into());
-        }
-        // Later the state may have forgotten that the home said it lost the slice.
-        if state.age_ms > settled.age_ms.saturating_add(federation.params().retention_ms) {
-            return Err(Cleared::PastRetention.into());
-        }
-        let key = PendingKey { destination: home, header: self.included.digest(federation) };
-        self.home.verify_loss(&key, self.lost.as_ref(), &self.lost_path)?;
-        if let Some(lost) = &self.lost
-            && lost.epoch < self.anchor.cut.header.epoch
-        {
-            return Err(Cleared::Lost { epoch: lost.epoch }.into());
-        }
-        self.gap.verify(self.attested.head(), (settled.epoch, settled.epoch == seq.epoch, seq))?;
-        if let Some(pending) = pending {
-            return Err(pending.into());
-        }
-        Ok(Verdict::new(Fault::Drop, home, settled.epoch).for_message(seq, Some(self.mailbox)))
-    }
-
-    /// What made the home owe the slice. While custodians held it, nothing did: then what the cut ordered stands for it.
-    fn settled(&self, at: usize, federation: &Federation) -> Result<Owed<'_>, ClaimError> {
-        let malformed = |reason| ClaimError::from(VerifyError::malformed("drop", reason));
-        let header = self.included.header();
-        let digest = self.included.digest(federation);
-        if custody_digest(&self.custody) != self.included.order.custody {
-            return Err(VerifyError::Path { what: "receipts" }.into());
-        }
-        let custody = self.custody.get(at).ok_or(malformed("not one custody for each slice"))?;
-        let kind = custody.check(header, digest, &header.slices[at], federation)?;
-        for receipt in &custody.receipts {
-            receipt.verify(federation)?;
-        }
-        let ordered = &self.included.cut.header;
-        let holders: Vec<NodeId> = custody.receipts.iter().map(Receipt::holder).collect();
-        let pending =
-            |until| Owed { refused: &[], settled: ordered, pending: Some(Cleared::Pending { holders, until }) };
-        match (custody.receipts.first().filter(|_| kind.delivered), &self.fill) {
-            (Some(receipt), None) => Ok(Owed { refused: &receipt.item.refused, settled: ordered, pending: None }),
-            (Some(_), Some(_)) => Err(malformed("the fill is not needed")),
-            (None, None) => Ok(pending(None)),
-            (None, Some(fill)) => {
-                fill.verify(federation)?;
-                let item = &fill.fill.item;
-                let slice = &header.slices[at];
-                if fill.fill.holder() != slice.destination
-                    || (item.destination, item.header, item.slice) != (slice.destination, digest, slice.root)
-                    || item.request.is_some()
-                {
-                    return Err(malformed("the fill is for another slice"));
-                }
-                let settled = &fill.cut.header;
-                if self.attested.attestation.body.epoch < settled.epoch {
-                    return Ok(pending(Some(settled.epoch)));
-                }
-                Ok(Owed { refused: &item.refused, settled, pending: None })
-            }
-        }
-    }
-}
-
-/// What a home owes of a slice.
-struct Owed<'a> {
-    /// Not these leaves.
-    refused: &'a [RefusedLeaf],
-    /// From this cut on.
-    settled: &'a CutHeader,
-    /// Nothing, because it was in custody.
-    pending: Option<Cleared>,
-}
+use crate::state::HomeProof;
 
 /// An entry of a finally attested log that cannot stand there.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -175,6 +33,9 @@ pub struct WrongEntry {
     /// What is wrong with it.
     #[n(4)]
     pub wrong: Wrong,
+    /// Since when the mailbox lives there and which log came with it, as of the epoch that is attested or a later one.
+    #[n(5)]
+    pub home: HomeProof,
 }
 
 /// What is wrong with an entry.
@@ -189,9 +50,9 @@ pub enum Wrong {
     /// It is not the message at its number.
     #[n(2)]
     Other(#[n(0)] Box<Included>, #[n(1)] Box<Entry>),
-    /// The slice for the home, where the mailbox lived at the routing epoch, does not hold it for the mailbox.
+    /// The slice for the node where the mailbox lived at the routing epoch does not hold it for the mailbox.
     #[n(3)]
-    NotAddressed(#[n(0)] Box<Included>, #[n(1)] Option<Box<SliceProof>>, #[n(2)] Box<HomeProof>),
+    NotAddressed(#[n(0)] Box<Included>, #[n(1)] Option<Box<SliceProof>>),
 }
 
 impl WrongEntry {
@@ -201,6 +62,7 @@ impl WrongEntry {
         self.attested.is_anchored(&self.anchor, federation)?;
         let (head, home) = (self.attested.head(), self.attested.attestation.body.node);
         self.entry.verify(head)?;
+        self.home.verify(&self.mailbox, federation)?;
         let leaf = &self.entry.leaf;
         let as_leaf = LeafRef { index: leaf.seq.index, message: leaf.message, own: leaf.own };
         let stands = |included: &Included| -> Result<(), ClaimError> {
@@ -238,16 +100,16 @@ impl WrongEntry {
                 stands(included)?;
                 entry.contradicts(included.header(), &self.mailbox, &as_leaf, federation)?;
             }
-            Wrong::NotAddressed(included, slice, proof) => {
+            Wrong::NotAddressed(included, slice) => {
                 stands(included)?;
                 let routed = included.header().routing_epoch;
-                if proof.verify(&self.mailbox, federation)?.epoch < routed {
+                if self.home.cut.header.epoch < routed {
                     return Err(malformed("the home proof is of an earlier epoch"));
                 }
-                if !proof.value.as_ref().is_some_and(|value| value.home == home && value.since <= routed) {
-                    return Err(Cleared::NotThere { epoch: routed }.into());
-                }
-                match (included.header().slice(&home), slice) {
+                // What a new home took over stands in a slice for a former one.
+                let lived = self.home.value.as_ref().and_then(|value| value.home_at(routed));
+                let lived = lived.ok_or(Cleared::NotThere { epoch: routed })?;
+                match (included.header().slice(&lived), slice) {
                     (Some(named), Some(slice)) => {
                         if slice.verify(&named.root, &self.mailbox)?.contains(&as_leaf) {
                             return Err(Cleared::InSlice { seq: leaf.seq }.into());
@@ -259,6 +121,8 @@ impl WrongEntry {
             }
         }
         let epoch = self.attested.attestation.body.epoch;
+        // For what came with the mailbox, its former home answers.
+        Residence::of(&self.home, &home, epoch)?.is_own(self.entry.index)?;
         Ok(Verdict::new(Fault::WrongEntry, home, epoch).for_message(leaf.seq, Some(self.mailbox)))
     }
 }
@@ -282,6 +146,9 @@ pub struct EarlyExpiry {
     /// The cut that settled the entry, as the home itself says.
     #[n(4)]
     pub settled: CertifiedCut,
+    /// Since when the mailbox lives there and which log came with it, as of the epoch that is attested or a later one.
+    #[n(5)]
+    pub home: HomeProof,
 }
 
 impl EarlyExpiry {
@@ -290,6 +157,7 @@ impl EarlyExpiry {
         self.attested.is_anchored(&self.anchor, federation)?;
         self.entry.verify(self.attested.head())?;
         self.settled.verify(federation)?;
+        self.home.verify(&self.mailbox, federation)?;
         let settled = &self.settled.header;
         if settled.epoch != self.entry.leaf.settled {
             return Err(VerifyError::malformed("early expiry", "the cut is another one").into());
@@ -308,6 +176,7 @@ impl EarlyExpiry {
             return Err(Cleared::PastRetention.into());
         }
         let body = &self.attested.attestation.body;
+        Residence::of(&self.home, &body.node, body.epoch)?.is_own(index)?;
         let verdict = Verdict::new(Fault::EarlyExpiry, body.node, body.epoch);
         Ok(verdict.for_message(self.entry.leaf.seq, Some(self.mailbox)))
     }
@@ -346,6 +215,10 @@ pub struct SplitLogs {
     /// The entries at one index that differ; none where the later log is shorter.
     #[n(3)]
     pub entries: Option<(LeafAt, LeafAt)>,
+    /// Since when the mailbox lives there, as of the later epoch that is attested or one after it: who has a mailbox
+    /// again may continue another log.
+    #[n(4)]
+    pub home: HomeProof,
 }
 
 impl SplitView {
@@ -378,9 +251,10 @@ impl SplitView {
                 }
             }
             SplitView::Logs(logs) => {
-                let SplitLogs { mailbox, earlier, later, entries } = &**logs;
+                let SplitLogs { mailbox, earlier, later, entries, home } = &**logs;
                 earlier.verify(mailbox, federation)?;
                 later.verify(mailbox, federation)?;
+                home.verify(mailbox, federation)?;
                 let (a, b) = (&earlier.attestation.body, &later.attestation.body);
                 if a.node != b.node {
                     return Err(Cleared::OtherSlot.into());
@@ -404,6 +278,13 @@ impl SplitView {
                 }
                 if a.incarnation != b.incarnation {
                     return Err(Cleared::OtherIncarnation.into());
+                }
+                let (before, after) = (Residence::of(home, &a.node, a.epoch)?, Residence::of(home, &b.node, b.epoch)?);
+                if before.since != after.since {
+                    return Err(Cleared::OtherSlot.into());
+                }
+                if later.log.is_none() && !after.is_first {
+                    return Err(Cleared::NotNamed.into());
                 }
                 let mut verdict = Verdict::new(Fault::SplitView, a.node, b.epoch);
                 verdict.mailbox = Some(*mailbox);

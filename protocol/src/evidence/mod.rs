@@ -11,7 +11,9 @@
 //! certified.
 
 mod custody;
+mod dropped;
 mod home;
+mod moving;
 mod origin;
 mod parts;
 mod sequencer;
@@ -29,8 +31,11 @@ use crate::seq::Seq;
 use crate::state::PendingKey;
 
 pub use custody::{Loss, Owed};
-pub use home::{Drop, EarlyExpiry, SplitLogs, SplitView, Wrong, WrongEntry};
+pub use dropped::{Closed, Drop, PendingThen, SettledImport};
+pub use home::{EarlyExpiry, SplitLogs, SplitView, Wrong, WrongEntry};
+pub use moving::{Broken, FalseBase, FalseHandoff, FalseHome, FalseImport, NotContinued, Refuted};
 pub use origin::{BadSlice, Entry, Equivocation, Forgery, Misordering, Omission, Stale};
+pub(crate) use parts::Residence;
 pub use parts::{Attested, BundleAt, Included, LeafAt, LogGap, MessageAt, RecipientAt, SliceProof};
 pub use sequencer::{InvalidCut, Row, SplitOrder};
 
@@ -82,11 +87,20 @@ pub enum Fault {
     /// Two certified cuts of one epoch.
     #[n(12)]
     SplitOrder,
+    /// An old home handed over what it never attested.
+    #[n(13)]
+    FalseHandoff,
+    /// A new home does not continue what it took over.
+    #[n(14)]
+    FalseImport,
+    /// A mailbox attested by a node where it did not live.
+    #[n(15)]
+    FalseHome,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 13] = [
+    pub const ALL: [Fault; 16] = [
         Fault::Equivocation,
         Fault::Omission,
         Fault::BadSlice,
@@ -100,6 +114,9 @@ impl Fault {
         Fault::Loss,
         Fault::InvalidCut,
         Fault::SplitOrder,
+        Fault::FalseHandoff,
+        Fault::FalseImport,
+        Fault::FalseHome,
     ];
 
     /// A short stable word for programs.
@@ -118,6 +135,9 @@ impl Fault {
             Fault::Loss => "loss",
             Fault::InvalidCut => "invalid-cut",
             Fault::SplitOrder => "split-order",
+            Fault::FalseHandoff => "false-handoff",
+            Fault::FalseImport => "false-import",
+            Fault::FalseHome => "false-home",
         }
     }
 }
@@ -194,6 +214,33 @@ pub enum Cleared {
     NotThere {
         /// The epoch.
         epoch: u64,
+    },
+    /// The mailbox did live there.
+    #[error("the mailbox lived there in epoch {epoch}")]
+    LivedThere {
+        /// The epoch.
+        epoch: u64,
+    },
+    /// The mailbox had moved there, and its log was not taken over yet.
+    #[error("the mailbox had moved there, and no import of its log was settled by epoch {epoch}")]
+    NotTakenOver {
+        /// The epoch.
+        epoch: u64,
+    },
+    /// The attestation does not name the mailbox.
+    #[error("the attestation says nothing of the mailbox")]
+    NotNamed,
+    /// The import says nothing of the message, or one before it did.
+    #[error("the import that epoch {epoch} settled is not the first that speaks of the message")]
+    NotClosed {
+        /// The epoch.
+        epoch: u64,
+    },
+    /// The former home answers for it.
+    #[error("it is of the log that came with the mailbox, whose former homes answer for the entries below {below}")]
+    Inherited {
+        /// The first index that the accused answers for.
+        below: u64,
     },
     /// The accused had nothing to do with the slice.
     #[error("the accused never signed for that slice")]
@@ -337,6 +384,15 @@ pub enum Claim {
     /// Of [`Fault::SplitOrder`].
     #[n(12)]
     SplitOrder(#[n(0)] Box<SplitOrder>),
+    /// Of [`Fault::FalseHandoff`].
+    #[n(13)]
+    FalseHandoff(#[n(0)] Box<FalseHandoff>),
+    /// Of [`Fault::FalseImport`].
+    #[n(14)]
+    FalseImport(#[n(0)] FalseImport),
+    /// Of [`Fault::FalseHome`].
+    #[n(15)]
+    FalseHome(#[n(0)] Box<FalseHome>),
 }
 
 impl Claim {
@@ -356,6 +412,9 @@ impl Claim {
             Claim::Loss(_) => Fault::Loss,
             Claim::InvalidCut(_) => Fault::InvalidCut,
             Claim::SplitOrder(_) => Fault::SplitOrder,
+            Claim::FalseHandoff(_) => Fault::FalseHandoff,
+            Claim::FalseImport(_) => Fault::FalseImport,
+            Claim::FalseHome(_) => Fault::FalseHome,
         }
     }
 
@@ -377,6 +436,9 @@ impl Claim {
             Claim::SplitView(SplitView::Logs(logs)) => logs.earlier.attestation.body.node,
             Claim::Loss(claim) => claim.lost.body.holder,
             Claim::InvalidCut(_) | Claim::SplitOrder(_) => federation.sequencer(),
+            Claim::FalseHandoff(claim) => claim.handoff.body.node,
+            Claim::FalseImport(claim) => claim.accused(),
+            Claim::FalseHome(claim) => claim.attested.attestation.body.node,
         }
     }
 
@@ -406,6 +468,14 @@ impl Claim {
             }
             Claim::InvalidCut(claim) => encode(&claim.cut.certified.header.epoch),
             Claim::SplitOrder(claim) => encode(&claim.first.header.epoch),
+            Claim::FalseHandoff(claim) => {
+                encode(&(claim.handoff.body.mailbox, claim.handoff.body.attestation, claim.handoff.body.log))
+            }
+            Claim::FalseImport(claim) => claim.slot(federation),
+            Claim::FalseHome(claim) => {
+                let body = &claim.attested.attestation.body;
+                encode(&(claim.mailbox, body.incarnation, body.number))
+            }
         }
     }
 
@@ -439,6 +509,9 @@ impl Claim {
             Claim::Loss(claim) => claim.judge(federation),
             Claim::InvalidCut(claim) => claim.judge(federation),
             Claim::SplitOrder(claim) => claim.judge(federation),
+            Claim::FalseHandoff(claim) => claim.judge(federation),
+            Claim::FalseImport(claim) => claim.judge(federation),
+            Claim::FalseHome(claim) => claim.judge(federation),
         }
     }
 

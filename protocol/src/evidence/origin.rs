@@ -57,16 +57,14 @@ fn within_limits(header: &Header, federation: &Federation) -> Result<(), ClaimEr
     Ok(())
 }
 
-/// A mailbox's home as of an epoch, from a proof of that or a later epoch: it has lived there since.
+/// A mailbox's home as of an epoch, from a proof of that or a later epoch, which tells where it lived before.
 fn home_at(proof: &HomeProof, mailbox: &MailboxId, epoch: u64, federation: &Federation) -> Result<NodeId, ClaimError> {
     let header = proof.verify(mailbox, federation)?;
     if header.epoch < epoch {
         return Err(VerifyError::malformed("home proof", "it is of an earlier epoch").into());
     }
-    match &proof.value {
-        Some(value) if value.since <= epoch => Ok(value.home),
-        _ => Err(Cleared::NotThere { epoch }.into()),
-    }
+    let home = proof.value.as_ref().and_then(|value| value.home_at(epoch));
+    home.ok_or(Cleared::NotThere { epoch }.into())
 }
 
 /// Included entries hold a message for a mailbox, and the slice for its home does not.

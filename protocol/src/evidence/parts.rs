@@ -2,11 +2,12 @@
 
 use minicbor::{Decode, Encode};
 
+use super::{ClaimError, Cleared};
 use crate::attestation::{Acknowledgement, Anchor, Attestation, AttestedLog, LogLeaf, MailboxAttestation};
 use crate::batch::{Header, bundle_leaf};
 use crate::bundle::{BundleBody, messages_root};
 use crate::codec::encode;
-use crate::crypto::MailboxId;
+use crate::crypto::{MailboxId, NodeId};
 use crate::cut::{CertifiedCut, HeaderProof};
 use crate::digest::{Digest, hash};
 use crate::error::VerifyError;
@@ -15,9 +16,11 @@ use crate::merkle::map::{MapProof, MapValue};
 use crate::merkle::sum::SumPath;
 use crate::merkle::tree::{self, Path};
 use crate::message::{message_digest, recipient_leaf};
+use crate::moving::Base;
 use crate::seq::Seq;
 use crate::signed::{Signed, Statement, Verify};
 use crate::slice::{LeafRef, mailbox_value};
+use crate::state::HomeProof;
 
 /// A header that a certified cut has included.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -262,6 +265,59 @@ impl LeafAt {
     }
 }
 
+/// A home's time with a mailbox, in which it keeps one log.
+#[derive(Debug)]
+pub(crate) struct Residence<'a> {
+    /// The epoch since which the mailbox lives there.
+    pub(crate) since: u64,
+    /// The log that came with it; none if that was empty.
+    pub(crate) base: Option<&'a Base>,
+    /// Whether it is that of the registration, before which there was nothing to take over.
+    pub(crate) is_first: bool,
+}
+
+impl<'a> Residence<'a> {
+    /// `node`'s time with a mailbox, which holds the epoch that it attests, from a proof that holds, of that epoch or a
+    /// later one. Before its first import is settled, nothing binds a new home to the log that it takes over. Of former
+    /// homes only the first is known to have taken over nothing; of the others a proof of their own time tells.
+    pub(crate) fn of(proof: &'a HomeProof, node: &NodeId, epoch: u64) -> Result<Residence<'a>, ClaimError> {
+        if proof.cut.header.epoch < epoch {
+            return Err(VerifyError::malformed("home proof", "it is of an earlier epoch").into());
+        }
+        let value = proof.value.as_ref().ok_or(Cleared::NotThere { epoch })?;
+        let moved = value.moved.as_ref();
+        if value.owes(node, epoch) {
+            let since = value.since;
+            return match moved.map(|moved| &moved.import) {
+                None => Ok(Residence { since, base: None, is_first: true }),
+                Some(Some(import)) if import.first <= epoch => {
+                    Ok(Residence { since, base: import.base.as_ref(), is_first: false })
+                }
+                Some(_) => Err(Cleared::NotTakenOver { epoch }.into()),
+            };
+        }
+        let span = moved.and_then(|moved| moved.spans.first());
+        let span = span.filter(|span| span.since == value.registered && span.complete == Some(span.since));
+        match span {
+            Some(span) if span.node == *node && span.routed(epoch) => {
+                Ok(Residence { since: span.since, base: None, is_first: true })
+            }
+            _ => Err(Cleared::NotThere { epoch }.into()),
+        }
+    }
+
+    /// How many entries came with the mailbox.
+    pub(crate) fn inherited(&self) -> u64 {
+        self.base.map_or(0, |base| base.log.size)
+    }
+
+    /// Checks that the entry at `index` is the home's own.
+    pub(crate) fn is_own(&self, index: u64) -> Result<(), Cleared> {
+        let below = self.inherited();
+        if index < below { Err(Cleared::Inherited { below }) } else { Ok(()) }
+    }
+}
+
 /// The entries of a log between which another one would stand: that it is not there.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
@@ -275,18 +331,20 @@ pub struct LogGap {
 }
 
 impl LogGap {
-    /// Checks that no entry of this log stands at `order`.
-    pub(crate) fn verify(&self, head: (u64, Digest), order: (u64, bool, Seq)) -> Result<(), VerifyError> {
+    /// Checks that no entry of this log stands at `order`. Entries below `from` came with the mailbox: nobody here
+    /// answers for their order, and what is looked for would stand behind them.
+    pub(crate) fn verify(&self, head: (u64, Digest), from: u64, order: (u64, bool, Seq)) -> Result<(), VerifyError> {
         let malformed = |reason| Err(VerifyError::malformed("log gap", reason));
         for entry in [&self.before, &self.after].into_iter().flatten() {
             entry.verify(head)?;
         }
-        let next = self.before.as_ref().map_or(0, |before| before.index + 1);
+        let next = self.before.as_ref().map_or(from, |before| before.index.saturating_add(1));
         let end = self.after.as_ref().map_or(head.0, |after| after.index);
-        if next != end {
+        if next != end || next < from {
             return malformed("its entries do not stand next to each other");
         }
-        if self.before.as_ref().is_some_and(|before| before.leaf.order() >= order)
+        let own = |before: &&LeafAt| before.index >= from;
+        if self.before.as_ref().filter(own).is_some_and(|before| before.leaf.order() >= order)
             || self.after.as_ref().is_some_and(|after| after.leaf.order() <= order)
         {
             return malformed("the entry would stand elsewhere");

@@ -268,8 +268,9 @@ impl Explanation {
             Found::Entry(entry) => {
                 let mut say = |wrong| {
                     let (mailbox, entry) = (self.mailbox, entry.clone());
-                    let (attested, anchor) = (attested.clone(), anchor.clone());
-                    claims.push(Claim::WrongEntry(Box::new(WrongEntry { mailbox, attested, anchor, entry, wrong })));
+                    let (attested, anchor, home) = (attested.clone(), anchor.clone(), residence.home.clone());
+                    let claim = WrongEntry { mailbox, attested, anchor, entry, wrong, home };
+                    claims.push(Claim::WrongEntry(Box::new(claim)));
                 };
                 let (message, own) = (entry.leaf.message, entry.leaf.own);
                 match (&self.disclosed, &self.slice) {
@@ -281,7 +282,7 @@ impl Explanation {
                         if self.leaf().is_none_or(|(_, leaf)| (leaf.message, leaf.own) != (message, own)) =>
                     {
                         let slice = Some(Box::new(slice.clone()));
-                        say(Wrong::NotAddressed(Box::new(included.clone()), slice, Box::new(residence.home.clone())));
+                        say(Wrong::NotAddressed(Box::new(included.clone()), slice));
                     }
                     _ => {}
                 }
@@ -304,6 +305,7 @@ impl Explanation {
                         home: residence.home.clone(),
                         lost: loss.value,
                         lost_path: loss.path.clone(),
+                        closed: None,
                     })));
                 }
             }

@@ -180,7 +180,13 @@ fn stage_of(fault: Fault) -> Stage {
         | Fault::Forgery
         | Fault::Misordering
         | Fault::Stale => Stage::Origin,
-        Fault::Drop | Fault::WrongEntry | Fault::EarlyExpiry | Fault::SplitView => Stage::Home,
+        Fault::Drop
+        | Fault::WrongEntry
+        | Fault::EarlyExpiry
+        | Fault::SplitView
+        | Fault::FalseHandoff
+        | Fault::FalseImport
+        | Fault::FalseHome => Stage::Home,
         Fault::Loss => Stage::Destination,
         Fault::InvalidCut | Fault::SplitOrder => Stage::Sequencer,
     }

@@ -21,7 +21,9 @@ use crate::cut::{CertifiedCut, CutHeader};
 use crate::digest::Digest;
 use crate::entry::EntryProof;
 use crate::error::VerifyError;
-use crate::evidence::{Attested, BundleAt, ClaimError, Included, LeafAt, LogGap, MessageAt, RecipientAt, SliceProof};
+use crate::evidence::{
+    self, Attested, BundleAt, ClaimError, Included, LeafAt, LogGap, MessageAt, RecipientAt, SliceProof,
+};
 use crate::file::Kind;
 use crate::genesis::Federation;
 use crate::merkle::log::Frontier;
@@ -422,7 +424,11 @@ impl Explanation {
             Found::Entry(_) => Err(malformed("another entry")),
             Found::Gap(gap) => {
                 let order = self.log_order(federation).ok_or(malformed("a hole where nothing is owed"))?;
-                gap.verify(attested.head(), order)
+                let body = &attested.attestation.body;
+                let residence =
+                    self.residence.as_ref().map(|it| evidence::Residence::of(&it.home, &body.node, body.epoch));
+                let from = residence.and_then(Result::ok).map_or(0, |residence| residence.inherited());
+                gap.verify(attested.head(), from, order)
             }
         }
     }

@@ -128,6 +128,13 @@ impl MailboxState {
         self.home == *node && self.since <= routing_epoch
     }
 
+    /// Where it lived in an epoch, as far as is remembered.
+    pub fn home_at(&self, epoch: u64) -> Option<NodeId> {
+        let before = self.moved.iter().flat_map(|moved| &moved.spans);
+        let home = (self.since <= epoch).then_some(self.home);
+        home.or_else(|| before.into_iter().find(|span| span.routed(epoch)).map(|span| span.node))
+    }
+
     /// Whether the mailbox lived at `node` from epoch `from` to epoch `to`, as far as is remembered.
     pub fn lived(&self, node: &NodeId, from: u64, to: u64) -> bool {
         let before = self.moved.iter().flat_map(|moved| &moved.spans);

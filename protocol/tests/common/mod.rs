@@ -147,8 +147,8 @@ impl Attested {
     }
 }
 
-/// The federation. Nodes are numbered in the order of their keys; mailbox `i` lives at node `i % nodes`; node 0 is the
-/// sequencer.
+/// The federation. Nodes are numbered in the order of their keys; mailbox `i` lives at node `i % nodes` at first; node 0
+/// is the sequencer.
 pub(crate) struct World {
     pub(crate) federation: Federation,
     pub(crate) nodes: Vec<SecretKey>,
@@ -193,8 +193,10 @@ impl World {
         apply(&self.states[cut], &self.cuts[cut], &self.federation).unwrap()
     }
 
+    /// Where a mailbox lives, or will.
     pub(crate) fn home_of(&self, mailbox: usize) -> usize {
-        mailbox % self.nodes.len()
+        let home = self.state.home(&self.mailbox(mailbox));
+        home.map_or(mailbox % self.nodes.len(), |home| self.index_of(&home))
     }
 
     pub(crate) fn check<T: Verify>(&self, value: T) -> Verified<T> {

@@ -22,6 +22,7 @@ use postroad_protocol::state::{Challenged, PendingKey, Reason, StateKey, Suspici
 use postroad_protocol::wire::{call, client, mail, order};
 use postroad_protocol::{Digest, Seq, Signature, Signed};
 
+use super::claims::moving::dropped_import;
 use super::claims::{Scale, guilty};
 use super::story::{Story, story};
 use super::{Hold, key};
@@ -231,7 +232,7 @@ pub(crate) fn structures(story: &Story) -> Vec<Sample> {
 
 /// A claim of every kind.
 fn claims() -> Vec<Sample> {
-    const NAMES: [&str; 13] = [
+    const NAMES: [&str; 16] = [
         "claim/equivocation",
         "claim/omission",
         "claim/bad-slice",
@@ -245,8 +246,14 @@ fn claims() -> Vec<Sample> {
         "claim/loss",
         "claim/invalid-cut",
         "claim/split-order",
+        "claim/false-handoff",
+        "claim/false-import",
+        "claim/false-home",
     ];
-    guilty(Scale::SMALL).iter().zip(NAMES).map(|(guilty, name)| sample(name, &guilty.claim)).collect()
+    let mut samples: Vec<Sample> =
+        guilty(Scale::SMALL).iter().zip(NAMES).map(|(guilty, name)| sample(name, &guilty.claim)).collect();
+    samples.push(sample("claim/drop-import", &dropped_import(Scale::SMALL).claim));
+    samples
 }
 
 /// All of the way of a message that came late.

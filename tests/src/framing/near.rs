@@ -16,6 +16,8 @@ use postroad_protocol::{MailboxId, NodeId, Signature, Signed};
 use super::history::{Batch, History, View};
 use crate::sim::rng::Rng;
 
+mod moving;
+
 /// Puts claims together.
 pub(crate) struct Prosecutor<'a> {
     histories: &'a [History],
@@ -45,6 +47,9 @@ impl<'a> Prosecutor<'a> {
             Fault::Loss => self.loss(h),
             Fault::InvalidCut => self.invalid_cut(h),
             Fault::SplitOrder => self.split_order(h),
+            Fault::FalseHandoff => self.false_handoff(h),
+            Fault::FalseImport => self.false_import(h),
+            Fault::FalseHome => self.false_home(h),
         };
         Some((at, claim?))
     }
@@ -307,6 +312,7 @@ impl<'a> Prosecutor<'a> {
             home = h.home(&mailbox, earlier)?;
         }
         let attested = view.of(&mailbox);
+        let closed = if self.rng.permille(100) { self.closed(h, &mailbox).map(Box::new) } else { None };
         Some(Claim::Drop(Box::new(Drop {
             included,
             custody,
@@ -320,6 +326,7 @@ impl<'a> Prosecutor<'a> {
             home,
             lost,
             lost_path,
+            closed,
         })))
     }
 
@@ -377,19 +384,18 @@ impl<'a> Prosecutor<'a> {
             _ => {
                 let batch = found?;
                 let included = other.included(batch)?;
-                let epoch = self.epoch_near(other, included.header().routing_epoch);
-                let home = other.home(&mailbox, epoch)?;
                 let node = view.said.attestation.body.node;
                 let slice = match batch.slice_for(&node) {
                     Some(at) if self.rng.permille(850) => Some(batch.slice(at, &mailbox)),
                     _ if self.rng.permille(600) => Some(self.any_slice(batch, &mailbox)?),
                     _ => None,
                 };
-                Wrong::NotAddressed(Box::new(included), slice.map(Box::new), Box::new(home))
+                Wrong::NotAddressed(Box::new(included), slice.map(Box::new))
             }
         };
+        let home = self.home_near(other, &mailbox, view)?;
         let (attested, anchor) = (view.of(&mailbox), view.anchor.clone()?);
-        Some(Claim::WrongEntry(Box::new(WrongEntry { mailbox, attested, anchor, entry, wrong })))
+        Some(Claim::WrongEntry(Box::new(WrongEntry { mailbox, attested, anchor, entry, wrong, home })))
     }
 
     fn early_expiry(&mut self, h: &'a History) -> Option<Claim> {
@@ -410,8 +416,9 @@ impl<'a> Prosecutor<'a> {
             true => view.anchor.clone()?,
             false => self.view(h)?.anchor.clone()?,
         };
+        let home = self.home_near(other, &mailbox, view)?;
         let attested = view.of(&mailbox);
-        Some(Claim::EarlyExpiry(Box::new(EarlyExpiry { mailbox, attested, anchor, entry, settled })))
+        Some(Claim::EarlyExpiry(Box::new(EarlyExpiry { mailbox, attested, anchor, entry, settled, home })))
     }
 
     fn split_view(&mut self, h: &'a History) -> Option<Claim> {
@@ -472,7 +479,8 @@ impl<'a> Prosecutor<'a> {
                     _ => None,
                 };
                 let (earlier, later) = (a.of(&mailbox), b.of(&mailbox));
-                Some(Claim::SplitView(SplitView::Logs(Box::new(SplitLogs { mailbox, earlier, later, entries }))))
+                let home = self.home_near(h2, &mailbox, b)?;
+                Some(Claim::SplitView(SplitView::Logs(Box::new(SplitLogs { mailbox, earlier, later, entries, home }))))
             }
         }
     }

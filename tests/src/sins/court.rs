@@ -189,9 +189,9 @@ impl<'a> Court<'a> {
                 continue;
             }
             let wrong = |index: usize, wrong: Wrong| {
-                let entry = h.leaf(said, index)?;
+                let (entry, home) = (h.leaf(said, index)?, h.home(mailbox, complete)?);
                 let (mailbox, attested, anchor) = (*mailbox, view.of(mailbox), anchor.clone());
-                Some(Claim::WrongEntry(Box::new(WrongEntry { mailbox, attested, anchor, entry, wrong })))
+                Some(Claim::WrongEntry(Box::new(WrongEntry { mailbox, attested, anchor, entry, wrong, home })))
             };
             let mut claims = Vec::new();
             for (index, leaf) in leaves.iter().enumerate() {
@@ -210,9 +210,11 @@ impl<'a> Court<'a> {
             if let Some(index) = said.expired_to.checked_sub(1)
                 && let Some(entry) = h.leaf(said, index as usize)
                 && let Some(settled) = h.certified(entry.leaf.settled).cloned()
+                && let Some(home) = h.home(mailbox, complete)
             {
                 let (mailbox, attested, anchor) = (*mailbox, view.of(mailbox), anchor.clone());
-                claims.push(Claim::EarlyExpiry(Box::new(EarlyExpiry { mailbox, attested, anchor, entry, settled })));
+                let claim = EarlyExpiry { mailbox, attested, anchor, entry, settled, home };
+                claims.push(Claim::EarlyExpiry(Box::new(claim)));
             }
             claims.extend(self.missing(view, mailbox, complete));
             for claim in claims {
@@ -265,6 +267,7 @@ impl<'a> Court<'a> {
                     home,
                     lost: state.lost(&key).copied(),
                     lost_path: state.prove_lost(&key),
+                    closed: None,
                 })));
             }
         }

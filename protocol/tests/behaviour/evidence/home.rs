@@ -223,7 +223,7 @@ fn an_entry_is_for_its_mailbox() {
     let (delivery, _, mut claim) = logged(SCALE, |_| {});
     let (world, batch) = (&delivery.world, &delivery.batch);
     let (included, slice) = (Box::new(world.included(2, 0)), Box::new(world.slice_proof(batch, 1, 1)));
-    claim.wrong = Wrong::NotAddressed(included, Some(slice), Box::new(world.home_proof(1, 3)));
+    claim.wrong = Wrong::NotAddressed(included, Some(slice));
     assert_eq!(cleared(&Claim::WrongEntry(Box::new(claim)), world), Cleared::InSlice { seq: SEQ });
 
     // Mailbox 5 lives at node 1 as well; the entry in its log is not for it.
@@ -241,8 +241,8 @@ fn an_entry_is_for_its_mailbox() {
         wrong: Wrong::NotAddressed(
             Box::new(world.included(2, 0)),
             Some(Box::new(world.slice_proof(&delivery.batch, 1, 5))),
-            Box::new(world.home_proof(5, 2)),
         ),
+        home: world.home_proof(5, 2),
     };
     let judged = Claim::WrongEntry(Box::new(claim)).judge(&world.federation);
     assert_eq!(judged.map(|it| (it.fault, it.mailbox)), Ok((Fault::WrongEntry, Some(world.mailbox(5)))));
@@ -291,7 +291,13 @@ fn logs_of_one_incarnation_agree() {
         let later = world.attest_with(1, |_, _| {}, |body| body.incarnation = incarnation);
         let (earlier, later) = (world.shown(&earlier, 1), world.shown(&later, 1));
         let mailbox = world.mailbox(1);
-        let shrunk = postroad_protocol::evidence::SplitLogs { mailbox, earlier, later, entries: None };
+        let shrunk = postroad_protocol::evidence::SplitLogs {
+            mailbox,
+            earlier,
+            later,
+            entries: None,
+            home: world.home_proof(1, 2),
+        };
         assert_eq!(claim(shrunk).judge(&world.federation).is_ok(), incarnation == 1);
     }
 }

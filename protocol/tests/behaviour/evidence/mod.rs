@@ -3,6 +3,7 @@
 
 mod home;
 mod ledger;
+mod moving;
 mod origin;
 
 use std::collections::BTreeSet;
@@ -14,6 +15,7 @@ use postroad_protocol::evidence::{Claim, ClaimError, Cleared, Evidence, Fault, M
 use postroad_protocol::{Federation, VerifyError};
 
 use crate::common::World;
+use crate::common::claims::moving::dropped_import;
 use crate::common::claims::{Guilty, Scale, guilty};
 
 /// Why the accused is innocent.
@@ -73,7 +75,7 @@ fn holds(file: &[u8], federation: &Federation) -> bool {
 #[test]
 fn with_any_single_bit_flipped_a_file_verifies_no_more() {
     thread::scope(|scope| {
-        for Guilty { world, claim, .. } in guilty(Scale::SMALL) {
+        for Guilty { world, claim, .. } in guilty(Scale::SMALL).into_iter().chain([dropped_import(Scale::SMALL)]) {
             scope.spawn(move || {
                 let (file, federation) = (claim.to_file(&world.federation), &world.federation);
                 assert!(holds(&file, federation), "{}", claim.fault());

@@ -1,5 +1,6 @@
 //! Guilty histories, one at least of every fault, and the claims that show them.
 
+pub(crate) mod moving;
 mod parts;
 
 use postroad_protocol::attestation::{Anchor, LogLeaf};
@@ -61,6 +62,9 @@ pub(crate) fn guilty(scale: Scale) -> Vec<Guilty> {
         loss(scale),
         invalid_cut(scale),
         split_order(scale),
+        moving::false_handoff(scale),
+        moving::false_import(scale),
+        moving::false_home(scale),
     ]
 }
 
@@ -279,6 +283,7 @@ impl Delivery {
             home: world.home_proof(1, state.epoch),
             lost: state.lost(&key).copied(),
             lost_path: state.prove_lost(&key),
+            closed: None,
         }
     }
 }
@@ -320,6 +325,7 @@ pub(crate) fn logged(scale: Scale, change: impl FnOnce(&mut Vec<LogLeaf>)) -> (D
             Box::new(world.included(delivery.epoch, 0)),
             Box::new(Entry::Other(Box::new(world.message_at(&delivery.batch, ordinal, 0)))),
         ),
+        home: world.home_proof(1, world.state.epoch),
     };
     (delivery, attested, claim)
 }
@@ -365,6 +371,7 @@ pub(crate) fn expired(
         anchor,
         entry: world.leaf_at(&attested, 1, last),
         settled: world.certified(epoch).clone(),
+        home: world.home_proof(1, world.state.epoch),
     };
     (world, claim)
 }
@@ -390,7 +397,8 @@ pub(crate) fn two_views(scale: Scale, incarnation: u64) -> (World, SplitLogs) {
     let later = world.attest_with(1, |_, _| {}, |body| body.incarnation = incarnation);
     let other = world.leaf_at(&later, 1, last);
     let (mailbox, earlier, later) = (world.mailbox(1), world.shown(&earlier, 1), world.shown(&later, 1));
-    (delivery.world, SplitLogs { mailbox, earlier, later, entries: Some((one, other)) })
+    let home = world.home_proof(1, world.state.epoch);
+    (delivery.world, SplitLogs { mailbox, earlier, later, entries: Some((one, other)), home })
 }
 
 fn split_view(scale: Scale) -> Guilty {
