@@ -69,11 +69,11 @@ fn attestations_that_contradict_each_other_convict_their_home() {
     assert_eq!(two_attestations(a, b, &federation), two_attestations(b, a, &federation));
     assert_eq!(two_attestations(a, a, &federation), None);
     let later = order.attest_as(number + 1, short);
-    let (mailbox, home) = (key(7).public(), order.home());
+    let (mailbox, home) = (key(7).public(), order.home_proof());
     let shrunk = split_logs(mailbox, (&later, None), (&honest, None), &home, &federation);
     assert_eq!(verdict(shrunk), (Fault::SplitView, HOME));
     let grown = order.attest_as(number + 1, honest.log.log);
-    let home = order.home();
+    let home = order.home_proof();
     assert_eq!(split_logs(mailbox, (&honest, None), (&grown, None), &home, &federation), None);
     assert_eq!(false_home(mailbox, &grown, &home, &federation), None);
 }
@@ -88,23 +88,23 @@ fn a_final_log_in_another_order_or_of_other_messages_convicts_its_home() {
     let mailbox = key(7).public();
     let (one, two) = (order.deliver(&["one"]).remove(0), order.deliver(&["two"]).remove(0));
     let (honest, entries) = attested(&mut order, &[leaf(&one), leaf(&two)]);
-    let home = order.home();
+    let home = order.home_proof();
     assert_eq!(out_of_order(mailbox, word(&honest), &entries[0], &entries[1], &home, &federation), None);
     let (swapped, wrong) = attested(&mut order, &[leaf(&two), leaf(&one)]);
-    let home = order.home();
+    let home = order.home_proof();
     let found = out_of_order(mailbox, word(&swapped), &wrong[0], &wrong[1], &home, &federation);
     assert_eq!(verdict(found), (Fault::WrongEntry, HOME));
 
     let mut truth = Explanation::new(mailbox, leaf(&one).seq);
     truth.included = Some(parts(&one.entry.proof, &one.cut).0);
     truth.disclosed = Disclosed::of(&one.entry.proof).ok().map(Box::new);
-    truth.residence = Some(Residence { home: order.home(), loss: None });
+    truth.residence = Some(Residence { home: order.home_proof(), loss: None });
     assert_eq!(wrong_entry(word(&honest), &entries[0], &truth, &federation), None);
     let mut altered = one.clone();
     altered.entry.proof.recipient.own = b"something else".to_vec();
     assert_ne!(leaf(&altered), leaf(&one), "the home has to attest what it serves, or contradict itself");
     let (lie, entries) = attested(&mut order, &[leaf(&altered), leaf(&two)]);
-    truth.residence = Some(Residence { home: order.home(), loss: None });
+    truth.residence = Some(Residence { home: order.home_proof(), loss: None });
     assert_eq!(verdict(wrong_entry(word(&lie), &entries[0], &truth, &federation)), (Fault::WrongEntry, HOME));
 }
 
@@ -119,11 +119,11 @@ fn forgetting_before_its_time_convicts_a_home() {
     };
     let kept = order.attest();
     let kept = order.anchor(kept);
-    assert_eq!(claim(&kept, &order.home()), None);
+    assert_eq!(claim(&kept, &order.home_proof()), None);
     let forgotten = order.attest_forgotten(1);
-    assert_eq!(claim(&forgotten, &order.home()), None, "it is not final");
+    assert_eq!(claim(&forgotten, &order.home_proof()), None, "it is not final");
     let forgotten = order.anchor(forgotten);
-    assert_eq!(verdict(claim(&forgotten, &order.home())), (Fault::EarlyExpiry, HOME));
+    assert_eq!(verdict(claim(&forgotten, &order.home_proof())), (Fault::EarlyExpiry, HOME));
 }
 
 #[test]

@@ -123,7 +123,7 @@ impl Order {
     }
 
     /// Where mailbox 7 lives after one more cut.
-    pub(crate) fn home(&mut self) -> HomeProof {
+    pub(crate) fn home_proof(&mut self) -> HomeProof {
         let cut = self.cut(CutBody::default());
         self.state.prove_home(&key(7).public(), cut)
     }

@@ -11,7 +11,7 @@ use postroad_protocol::codec::{decode, encode};
 use postroad_protocol::moving::{Move, OwnerBase};
 
 use crate::error::ClientError;
-use crate::mailbox_dir::{damaged, write_durably_bytes};
+use crate::private_file::{damaged, write_durably};
 
 const FILE: &str = "move";
 
@@ -47,7 +47,7 @@ impl Order {
     }
 
     pub(super) fn save(&self, mailbox_dir: &Path) -> Result<(), ClientError> {
-        write_durably_bytes(&mailbox_dir.join(FILE), &encode(self))
+        write_durably(&mailbox_dir.join(FILE), &encode(self))
     }
 
     /// The move is over. A file that comes back after a crash is found to be over again.

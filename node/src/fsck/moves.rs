@@ -83,16 +83,20 @@ pub(super) fn check(context: &Context<'_>, report: &mut Report<'_>) -> Result<BT
     })?;
     rows::each(context.store, ARRIVALS, report, |key, value, report| {
         let Some(arrival) = rows::parse::<Arrival>(ARRIVALS, key, value, report) else { return Ok(()) };
-        let switch = &arrival.order.switch;
-        let mut verified = arrival.order.verify(context.federation);
-        if let Some(base) = &arrival.base {
-            verified = verified.and(base.verify(&switch.mailbox, context.federation).map(drop));
+        let Some(mailbox) = mailbox_of(key) else {
+            report.problem(ARRIVALS, key, "the key names no mailbox");
+            return Ok(());
+        };
+        if let Some(order) = &arrival.order {
+            if mailbox != order.switch.mailbox || order.switch.home != context.me {
+                report.problem(ARRIVALS, key, "it is the order of another mailbox, or to another node");
+            } else if arrival.record != order.digest(context.federation) {
+                report.problem(ARRIVALS, key, "it is not the order's digest");
+            } else if let Err(error) = order.verify(context.federation) {
+                report.problem(ARRIVALS, key, error);
+            }
         }
-        if key != switch.mailbox.0 || switch.home != context.me {
-            report.problem(ARRIVALS, key, "it is the order of another mailbox, or to another node");
-        } else if arrival.record != arrival.order.digest(context.federation) {
-            report.problem(ARRIVALS, key, "it is not the order's digest");
-        } else if let Err(error) = verified {
+        if let Some(Err(error)) = arrival.owner.map(|owner| owner.verify(&mailbox, context.federation)) {
             report.problem(ARRIVALS, key, error);
         }
         Ok(())

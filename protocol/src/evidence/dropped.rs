@@ -352,7 +352,7 @@ impl Closed {
         {
             return Err(refused.clone().into());
         }
-        match (moved.base_span(import.base.as_ref(), value.registered), &import.base) {
+        match (moved.base_span(import.base.as_ref()), &import.base) {
             (None, _) => return Err(malformed("the import continues no log of a former home")),
             (Some(base), Some(_)) if at < base => {
                 return Err(Cleared::Inherited { below: residence.inherited() }.into());

@@ -14,7 +14,7 @@ use postroad_protocol::batch::{AttestationRef, Entries, Header};
 use postroad_protocol::codec::decode;
 use postroad_protocol::cut::{CertifiedCut, Cut, CutBody, CutHeader, vote};
 use postroad_protocol::merkle::log::Frontier;
-use postroad_protocol::moving::{Extract, Move, Switch};
+use postroad_protocol::moving::{Extract, Move, MovePhase, Switch};
 use postroad_protocol::receipt::Sealed;
 use postroad_protocol::slice::SliceKey;
 use postroad_protocol::state::{Draft, State, apply};
@@ -50,7 +50,19 @@ pub(crate) fn moving(rows: &Rows) -> Vec<Write> {
     vec![
         put(EXTRACTS, extract_key(&mailbox, &slice), &extract),
         put(EDGES, mailbox.0, &Edge { frontier: Frontier::new(), expired_to: 0 }),
-        put(ARRIVALS, mailbox.0, &Arrival { order, record, patience_ms: 1, base: None }),
+        put(
+            ARRIVALS,
+            mailbox.0,
+            &Arrival {
+                order: Some(order),
+                record,
+                patience_ms: 1,
+                owner: None,
+                phase: MovePhase::Preparing,
+                whole: None,
+                resolved: None,
+            },
+        ),
         put(WAITING, mailbox_key(&mailbox, 1), &row),
         put(DEPARTURES, mailbox.0, &Departure { until: 1, attested: None }),
     ]

@@ -11,7 +11,7 @@ use postroad_engine::tables::{
 use postroad_protocol::attestation::Acknowledgement;
 use postroad_protocol::codec::{decode, encode};
 use postroad_protocol::cut::{Cut, CutBody, vote};
-use postroad_protocol::moving::Extract;
+use postroad_protocol::moving::{Extract, Move};
 use postroad_protocol::state::{MailboxState, NodeState, StateKey};
 use postroad_protocol::wire::call::Filed;
 use postroad_protocol::wire::mail::SliceParcel;
@@ -315,8 +315,8 @@ fn plants(scene: &Scene) -> Vec<Plant<'_>> {
         vec![put(ARRIVALS, key.clone(), &forged)]
     };
     plant(first, forged(&|arrival| arrival.record = Digest::ZERO), ARRIVALS, "not the order's digest");
-    plant(first, forged(&|arrival| arrival.order.switch.home = second.me), ARRIVALS, "to another node");
-    let unsign = |arrival: &mut Arrival| arrival.order.device.as_mut().expect("a signature").0[5] ^= 1;
+    plant(first, forged(&|arrival| order(arrival).switch.home = second.me), ARRIVALS, "to another node");
+    let unsign = |arrival: &mut Arrival| order(arrival).device.as_mut().expect("a signature").0[5] ^= 1;
     plant(first, forged(&unsign), ARRIVALS, "on this switch does not hold");
     for table in [EDGES, WAITING, DEPARTURES] {
         plant(first, vec![put(table, other.0, &"many")], table, "these bytes are no");
@@ -353,4 +353,8 @@ fn fsck_finds_nothing_after_real_mail_and_every_damage_that_is_planted() {
         assert!(found, "planted: {says} in {table}; found: {problems:?}");
         assert_eq!(summary.problems, problems.len() as u64);
     }
+}
+
+fn order(arrival: &mut Arrival) -> &mut Move {
+    arrival.order.as_mut().expect("an order")
 }
