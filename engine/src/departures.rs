@@ -85,6 +85,14 @@ fn is_finished(known: &MailboxState, routing_window_epochs: u64) -> bool {
     known.moved.as_ref().is_some_and(|moved| moved.is_finished(routing_window_epochs))
 }
 
+/// Whether the new home has the whole log and has attested it, finally: another one can continue that from now on.
+fn is_safe(known: &MailboxState, head: &State, routing_window_epochs: u64) -> bool {
+    let import = known.moved.as_ref().and_then(|moved| moved.import.as_ref());
+    let last = head.node(&known.home).and_then(|home| home.last_attestation);
+    is_finished(known, routing_window_epochs)
+        && import.zip(last).is_some_and(|(import, last)| last.attestation.epoch >= import.epoch)
+}
+
 /// Forgets, a little in every round, the logs of mailboxes whose moves are finished.
 #[derive(Debug, Default)]
 pub struct Forgetting {
@@ -110,7 +118,8 @@ impl Forgetting {
         for key in rows {
             let mailbox = key.first_chunk().map(|bytes| MailboxId::from(*bytes));
             let known = mailbox.and_then(|mailbox| head.mailbox(&mailbox));
-            let may_forget = known.is_some_and(|known| known.home != *me && is_finished(known, routing_window_epochs));
+            let may_forget =
+                known.is_some_and(|known| known.home != *me && is_safe(known, head, routing_window_epochs));
             if may_forget && store.get(ARRIVALS, &key)?.is_none() {
                 forget(&key, store, &mut writes)?;
                 if writes.len() >= MAX_FORGOTTEN {

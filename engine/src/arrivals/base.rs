@@ -90,12 +90,16 @@ impl Building {
         log.size == self.log.size() && log.root == self.log.root()
     }
 
-    /// Former homes are (again) asked from now on.
+    /// The old home is asked from now on, unless it is already.
+    pub(super) fn start(&mut self, now: Time) {
+        self.progress.get_or_insert(now);
+    }
+
+    /// Former homes are asked again: what they hand over from now on is the newest.
     pub(super) fn begin(&mut self, now: Time) {
-        if self.progress.is_none() || self.fresh {
-            self.progress = Some(now);
-        }
+        self.progress = Some(now);
         self.fresh = false;
+        self.skipped.clear();
     }
 
     pub(super) fn is_silent(&self, now: Time, patience_ms: u64) -> bool {
@@ -249,6 +253,11 @@ impl Arrivals {
         let building = &mut arriving.building;
         let handed = building.whole.as_ref().map(|attested| attested.base(&self.federation));
         let handed = handed.filter(|base| fits(Some(base)));
+        let owner = arriving.row.owner.as_ref().map(|owner| owner.attested.base(&self.federation));
+        let owner = owner.filter(|base| fits(Some(base)));
+        // What is handed over is never less than what the owner has seen attested.
+        let place = |base: &Base| (moved.base_span(Some(base)), base.attestation.epoch);
+        let handed = handed.filter(|base| owner.as_ref().is_none_or(|owner| place(base) >= place(owner)));
         if let Some(base) = handed.filter(|_| building.fresh) {
             return Ok(self.finish(mailbox, arriving, Some(base), true, steps));
         }
@@ -261,14 +270,18 @@ impl Arrivals {
                 building.progress = Some(around.now);
                 continue;
             }
+            if building.fresh {
+                // It has handed over what does not fit.
+                building.skip(span.node);
+                continue;
+            }
             building.ask(&span.node, mailbox, None, around.now, &mut steps.outputs);
             return Ok(());
         }
         if let Some(base) = handed {
             return Ok(self.finish(mailbox, arriving, Some(base), true, steps));
         }
-        let owner = arriving.row.owner.clone().map(|owner| (owner.attested.base(&self.federation), owner));
-        if let Some((base, owner)) = owner.filter(|(base, _)| fits(Some(base))) {
+        if let Some((base, owner)) = owner.zip(arriving.row.owner.clone()) {
             building.wipe(mailbox, &mut steps.writes);
             let size = owner.frontier.size();
             building.log = Log::from(owner.frontier.clone());

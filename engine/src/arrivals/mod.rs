@@ -390,7 +390,7 @@ impl Arrivals {
     ) {
         let row = &mut arriving.row;
         if row.phase == MovePhase::Preparing {
-            arriving.building.begin(around.now);
+            arriving.building.start(around.now);
             let silent = arriving.building.is_silent(around.now, row.patience_ms);
             let building = &arriving.building;
             let gone_on = row.patience_ms == 0 || silent || building.is_whole() || building.gave_up(&known.home);

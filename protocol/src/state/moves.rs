@@ -174,6 +174,10 @@ impl Draft {
             self.set_move(mailbox, None);
             if self.has_room(&mailbox, &home).is_ok() {
                 self.take_effect(mailbox, home, record, false);
+            } else if let Some(known) = self.state.mailboxes.get(&mailbox).cloned() {
+                // Void, and in force: nobody can hand it in again.
+                let recovery_key = known.recovery_key;
+                self.set_mailbox(mailbox, known.replaced(record, false, recovery_key));
             }
         }
     }
