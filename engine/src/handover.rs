@@ -152,9 +152,17 @@ pub struct Handovers {
 #[derive(Clone, Debug)]
 struct Known {
     edge: Frontier,
-    log: LogHead,
-    past: u64,
+    /// What `open` was counted for.
+    counted: Counted,
     open: Extent,
+}
+
+/// A log, its first entry that the owner has not acknowledged, and the last epoch that is past retention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Counted {
+    log: LogHead,
+    safe: u64,
+    past: u64,
 }
 
 impl Handovers {
@@ -238,8 +246,9 @@ impl Asked<'_> {
         let edge: Option<Edge> = tables::get(store, EDGES, &mailbox.0)?;
         let safe = attested.log.acknowledged.as_ref().map_or(0, |known| known.body.log.size);
         let safe = safe.max(attested.log.expired_to).max(edge.as_ref().map_or(0, |edge| edge.expired_to));
+        let counted = Counted { log, safe, past };
         let open = match known {
-            Some(known) if (known.log, known.past) == (log, past) => known.open,
+            Some(known) if known.counted == counted => known.open,
             _ => open(store, &mailbox, safe, log.size, past)?,
         };
         let before = match known {
@@ -263,7 +272,7 @@ impl Asked<'_> {
             rows.push(HandedRow { row, extract });
             Ok(rows.len() < MAX_ROWS)
         })?;
-        Ok(Part { before, rows, known: Known { edge: after, log, past, open } })
+        Ok(Part { before, rows, known: Known { edge: after, counted, open } })
     }
 }
 

@@ -155,7 +155,7 @@ impl Scene {
         let parcel: SliceParcel = tables::read(SLICES, &[], &row).unwrap();
         let index = parcel.body.index(1, self.federation.id()).unwrap();
         self.cut(&[parcel.header]);
-        let place = Place { settled: self.epoch, epoch: self.epoch, position: 0, slice, routing_epoch: self.epoch - 1 };
+        let place = Place { settled: self.epoch, epoch: self.epoch, position: 0, slice, routing_epoch: 1 };
         let mut writes = Vec::new();
         self.outbox.append(place, &index, &[], &mut writes);
         self.write(&writes);
@@ -363,6 +363,12 @@ fn what_the_owner_has_or_retention_took_is_handed_over_without_messages() {
         (page.rows.iter().map(|HandedRow { extract, .. }| extract.is_some()).collect(), page.open)
     };
     assert_eq!(handed(&scene), (vec![false, false, true, true], Extent { entries: 3, bytes: 300 }));
+    // Another attestation of the same log, which says that the owner has more.
+    let handovers = Handovers::default();
+    assert_eq!(scene.handoff(&view, 0, MORE, &handovers).open.entries, 3);
+    scene.acknowledge(view_log(&scene, 8));
+    let later = scene.attest();
+    assert_eq!(scene.handoff(&later, 0, MORE, &handovers).open.entries, 0);
     scene.write(&[tables::put(META, EXPIRED, &3_u64)]);
     assert_eq!(handed(&scene), (vec![false, false, false, true], Extent { entries: 2, bytes: 200 }));
 }
