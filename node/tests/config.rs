@@ -3,7 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use postroad::config::{ConfigError, Http, Limits, LogFormat, NodeConfig, NodeDir, Registration, Setting, render};
+use postroad::config::{
+    ConfigError, Http, Limits, LogFormat, Moves, NodeConfig, NodeDir, Registration, Setting, render,
+};
 use postroad_protocol::SecretKey;
 
 fn env(pairs: &[(&str, &str)]) -> Vec<Setting> {
@@ -82,6 +84,18 @@ fn registration_can_be_a_list_of_addresses() {
 }
 
 #[test]
+fn who_may_move_here_is_not_who_may_register() {
+    let address = SecretKey::from_seed([1; 32]).public();
+    let dir = written("allow_registration = \"closed\"\n[moves]\nmax_mailbox_bytes = 5\n");
+    let config = NodeConfig::load(dir.path(), &[]).expect("it loads");
+    assert_eq!(config.moves, Moves { accept: Registration::Open, max_mailbox_bytes: 5 });
+    let settings = env(&[("POSTROAD_MOVES_ACCEPT", &address.to_string())]);
+    let config = NodeConfig::load(dir.path(), &settings).expect("it loads");
+    assert_eq!(config.moves.accept, Registration::Only(vec![address]));
+    assert_eq!(NodeConfig::parse(&render(&config)), Ok(NodeConfig { dir: NodeDir::default(), ..config }));
+}
+
+#[test]
 fn what_is_wrong_in_the_file_is_named_with_its_line() {
     for (text, named) in [
         ("name = \"x\"\nnam = 3\n", ["line 2", "unknown field `nam`"]),
@@ -89,6 +103,7 @@ fn what_is_wrong_in_the_file_is_named_with_its_line() {
         ("[limits]\nmax_clients = \"many\"\n", ["line 2", "invalid type"]),
         ("listen = [\"/ip4/nowhere\"]\n", ["line 1", "invalid IPv4 address"]),
         ("allow_registration = \"some\"\n", ["line 1", "a list of addresses"]),
+        ("[moves]\naccept = \"some\"\n", ["line 2", "a list of addresses"]),
         ("deputies = [\"bob\"]\n", ["line 1", "not an address"]),
         ("listen = []\n", ["listen", "at least one"]),
         ("bootstrap = [\"/ip4/127.0.0.1/tcp/1\"]\n", ["bootstrap", "/p2p/ID"]),

@@ -25,14 +25,14 @@ impl Node {
         if !self.config.moves.allows(mailbox) {
             return Err(Refusal::NotAllowed { reason: "this node's policy for moves does not admit it".into() });
         }
-        if self.phase == Phase::Joining || self.draining {
-            return Err(Refusal::NotReady);
-        }
         self.has_place()?;
         let (held, limit) = (extent.bytes, self.config.max_move_bytes);
         if held > limit {
             let reason = format!("it holds {held} bytes unread where this node takes over {limit}; read some first");
             return Err(Refusal::NotAllowed { reason });
+        }
+        if self.phase == Phase::Joining || self.draining {
+            return Err(Refusal::NotReady);
         }
         Ok(())
     }

@@ -178,3 +178,52 @@ impl Node {
         Ok(holds.then(|| Fate::Refused(Box::new(proof))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use postroad_protocol::codec::encode;
+    use postroad_protocol::genesis::{Genesis, Member, Params};
+    use postroad_protocol::state::{MailboxState, Moved, Span, StateKey};
+    use postroad_protocol::{Digest, Federation, SecretKey};
+    use postroad_store::Store;
+
+    use super::*;
+
+    #[test]
+    fn a_mailbox_that_has_left_or_is_still_coming_is_not_unknown() {
+        let key = |seed: u8| SecretKey::from_seed([seed; 32]);
+        let id = |seed: u8| key(seed).public();
+        let committee = vec![Member { node: id(0), addrs: Vec::new() }];
+        let genesis =
+            Genesis { name: "holding".into(), time_ms: 0, committee, allow: Vec::new(), params: Params::default() };
+        let federation = Federation::new(genesis).expect("a genesis");
+        let (me, other) = (id(1), id(2));
+        let mut head = State::genesis(&federation);
+        let mut lives = |mailbox: u8, home: NodeId, before: Option<NodeId>| {
+            let span = |node| Span { node, since: 1, until: 5, complete: Some(1) };
+            let moved = before.map(|node| Moved { spans: vec![span(node)], import: None });
+            let value = MailboxState {
+                home,
+                since: 5,
+                record: Digest::ZERO,
+                encryption_key: Digest::ZERO,
+                recovery_key: None,
+                registered: 1,
+                moved,
+            };
+            head.restore(StateKey::Mailbox(id(mailbox)), &encode(&value)).expect("a value");
+        };
+        lives(10, other, Some(me));
+        lives(11, me, Some(other));
+        lives(12, other, None);
+        let store = Store::memory(&tables::ALL).snapshot().expect("a snapshot");
+        let outbox = Outbox::open(&key(1), &federation, &BTreeMap::new(), |_| false, &store).expect("no rows");
+        let holds = holds(&outbox, &head, me);
+        assert_eq!(holds(&id(10)), Some(Load::default()), "it has left");
+        assert_eq!(holds(&id(11)), Some(Load::default()), "its log is still coming");
+        assert_eq!(holds(&id(12)), None, "it never lived here");
+        assert_eq!(holds(&id(13)), None, "nobody knows it");
+    }
+}
