@@ -9,8 +9,8 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use postroad_engine::tables::{
-    ACKS, ALL, BATCHES, BLOCKS, CUTS, EVIDENCE, FLOOR, Floor, LOGS, META, PENDING, SLICES, STATE, StoredBatch,
-    number_key,
+    ACKS, ALL, ARRIVALS, BATCHES, BLOCKS, CUTS, EDGES, EVIDENCE, FLOOR, Floor, LOGS, META, PENDING, SLICES, STATE,
+    StoredBatch, WAITING, number_key,
 };
 use postroad_protocol::codec::{decode, encode};
 use postroad_protocol::state::StateKey;
@@ -202,7 +202,7 @@ fn a_record_of_any_kind_that_rots_is_named_and_a_backup_brings_it_back() {
         };
         assert_eq!((checked.code, checked.lines.iter().filter(named).count()), (3, 1), "{name}: {checked:?}");
         // What a start reads, it names, and stops.
-        if [META, STATE, CUTS, PENDING, LOGS, ACKS, BLOCKS, EVIDENCE].contains(&table) {
+        if [META, STATE, CUTS, PENDING, LOGS, ACKS, BLOCKS, EVIDENCE, EDGES, ARRIVALS, WAITING].contains(&table) {
             let (code, error) = ends(&["run", "--dir", text(&dir)]);
             assert_eq!((code, &error["code"]), (Some(1), &"store-damaged".into()), "{name}: {error}");
             let message = error["message"].as_str().expect("a message");
