@@ -17,6 +17,7 @@ use super::store::{Change, PendingBundle};
 use super::{Progress, RefusedRecipient, Stage, Wait};
 use crate::connection::{Endpoint, NodeAddr, backoff};
 use crate::control::Previous;
+use crate::directory::{Directory, Newest};
 use crate::error::ClientError;
 
 /// How long one question for a delivery may take; the home answers after two heartbeats.
@@ -99,6 +100,7 @@ impl Lane {
                     endpoint: self.endpoint.clone(),
                     via: self.via.clone(),
                     federation: federation.clone(),
+                    newest: self.newest.clone(),
                     id: message.digest(),
                     seq,
                     to,
@@ -240,6 +242,7 @@ struct Delivery {
     endpoint: Endpoint,
     via: NodeAddr,
     federation: Federation,
+    newest: Newest,
     id: Digest,
     seq: Seq,
     to: Vec<(MailboxId, NodeId)>,
@@ -268,11 +271,32 @@ impl Delivery {
         loop {
             match self.endpoint.call(&self.via, &question, DELIVERY_TIMEOUT).await {
                 Ok(Reply::Delivery(Some(proof))) => {
-                    let held = proof.verify(self.id, self.seq, mailbox, home, &self.federation);
+                    let homes = match self.homes(mailbox, home, proof.attested.attestation.body.node).await {
+                        Ok(homes) => homes,
+                        Err(error) => {
+                            tracing::debug!(%error, "asking again where the recipient lives");
+                            sleep(delays.failed()).await;
+                            continue;
+                        }
+                    };
+                    let verify = |home: &NodeId| proof.verify(self.id, self.seq, mailbox, home, &self.federation);
+                    let held = any_of(&homes, verify);
                     return held.map(|()| None).map_err(|error| format!("the answer \"delivered\": {error}"));
                 }
                 Ok(Reply::LeafRefused(proof)) => {
-                    let reason = proof.verify(self.seq, mailbox, home, &self.federation);
+                    let verify = |home: &NodeId| proof.verify(self.seq, mailbox, home, &self.federation);
+                    let reason = match verify(home) {
+                        Ok(reason) => Ok(reason),
+                        // It may have been refused where the recipient has lived before, or lives now.
+                        Err(error) => match self.places(mailbox).await {
+                            Ok(homes) => any_of(&homes, verify).map_err(|_| error),
+                            Err(unknown) => {
+                                tracing::debug!(error = %unknown, "asking again where the recipient lives");
+                                sleep(delays.failed()).await;
+                                continue;
+                            }
+                        },
+                    };
                     let reason = reason.map_err(|error| format!("the answer \"refused\": {error}"))?;
                     return Ok(Some(RefusedRecipient { mailbox: *mailbox, reason, proof: Arc::new(*proof) }));
                 }
@@ -285,5 +309,47 @@ impl Delivery {
                 }
             }
         }
+    }
+
+    /// Whose word on the recipient's log counts: the home's of the time when the message was sealed, or, if somebody else
+    /// has attested it, that of whoever the directory says is its home or was.
+    async fn homes(&self, mailbox: &MailboxId, home: &NodeId, by: NodeId) -> Result<Vec<NodeId>, ClientError> {
+        if by == *home { Ok(vec![by]) } else { self.places(mailbox).await }
+    }
+
+    /// The recipient's home and its former homes, with proof.
+    async fn places(&self, mailbox: &MailboxId) -> Result<Vec<NodeId>, ClientError> {
+        let (endpoint, federation) = (self.endpoint.clone(), self.federation.clone());
+        let found =
+            Directory::sharing(endpoint, self.via.clone(), federation, self.newest.clone()).look_up(mailbox).await?;
+        let place = found.value.ok_or(ClientError::NotRegistered { mailbox: *mailbox })?;
+        let former = place.moved.iter().flat_map(|moved| &moved.spans).map(|span| span.node);
+        Ok(std::iter::once(place.home).chain(former).collect())
+    }
+}
+
+/// What one of these homes has proven; the error of the first if none has.
+fn any_of<T>(homes: &[NodeId], verify: impl Fn(&NodeId) -> Result<T, VerifyError>) -> Result<T, VerifyError> {
+    let mut tried = homes.iter().map(verify);
+    let first = tried.next().unwrap_or(Err(VerifyError::Path { what: "home" }));
+    match first {
+        Ok(value) => Ok(value),
+        Err(error) => tried.find_map(Result::ok).ok_or(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::key;
+
+    #[test]
+    fn one_home_that_proves_it_is_enough_and_the_first_error_is_told_otherwise() {
+        let homes = [key(1).public(), key(2).public()];
+        let error = |what| VerifyError::Path { what };
+        let second = |home: &NodeId| if *home == homes[1] { Ok(7) } else { Err(error("first")) };
+        assert_eq!(any_of(&homes, second), Ok(7));
+        assert_eq!(any_of(&homes[..1], second), Err(error("first")));
+        assert!(any_of(&[], second).is_err());
     }
 }
