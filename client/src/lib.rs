@@ -12,6 +12,7 @@
 //! | [`export`] | the whole state of a mailbox in one file under a passphrase |
 //! | [`connection`] | addresses of nodes, calls, the client stream |
 //! | [`directory`] | where mailboxes live, with proof |
+//! | [`history`] | the homes of a mailbox, with their signed records |
 //! | [`explain`] | the way of a message, from what several nodes have of it |
 //! | [`accuse`] | claims from what a client has |
 //! | [`seal`] | end-to-end sealing of payloads, byte by byte |
@@ -51,6 +52,7 @@ pub mod explain;
 pub mod export;
 #[cfg(test)]
 mod fixture;
+pub mod history;
 mod locked_store;
 pub mod mailbox_dir;
 pub mod moving;
@@ -69,6 +71,7 @@ pub use directory::Directory;
 pub use error::ClientError;
 pub use explain::Explainer;
 pub use export::{ExportError, Exported, Passphrase};
+pub use history::History;
 pub use mailbox_dir::{Mailbox, read_genesis};
 pub use moving::{MoveOptions, Mover};
 pub use numbers::{Closed, Hole, Place};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use postroad_client::{ClientError, Directory, Endpoint, Mailbox, NodeAddr};
+use postroad_client::{ClientError, Directory, Endpoint, History, Mailbox, NodeAddr};
 use postroad_protocol::MailboxId;
 use serde_json::json;
 
@@ -27,7 +27,8 @@ enum Command {
     #[command(after_help = "\
 Examples:
   postroad directory show 12D3KooW… --node MULTIADDR
-  postroad directory show 12D3KooW… --mailbox alice")]
+  postroad directory show 12D3KooW… --mailbox alice
+  postroad directory show 12D3KooW… --mailbox alice --history")]
     Show(Show),
 }
 
@@ -42,6 +43,9 @@ struct Show {
     /// Ask the home of this mailbox, and trust the federation that it trusts
     #[arg(long, value_name = "DIR")]
     mailbox: Option<PathBuf>,
+    /// Show its former homes as well, each with the record that made it the home
+    #[arg(long)]
+    history: bool,
 }
 
 /// Asks and checks the proof.
@@ -69,6 +73,10 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
             (node, federation)
         }
     };
+    if args.history {
+        let history = History::of(&mailbox, endpoint, node, &federation).await?;
+        return show_history(&mailbox, &history, output);
+    }
     let found = Directory::new(endpoint, node, federation).look_up(&mailbox).await?;
     let place = found.value.ok_or(ClientError::NotRegistered { mailbox })?;
     let (home, epoch) = (place.home, place.since);
@@ -85,4 +93,42 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
             recovery_line(place.recovery_key)
         ),
     )
+}
+
+/// One line per home, the oldest first.
+fn show_history(mailbox: &MailboxId, history: &History, output: &Output) -> Result<(), CliError> {
+    if history.is_cut_short {
+        let line = json!({ "type": "earlier-homes", "address": mailbox.to_string() });
+        output.emit(&line, "  (it has had earlier homes, which the federation's state has forgotten)")?;
+    }
+    for residence in &history.residences {
+        let (home, since, until) = (residence.home.to_string(), residence.since, residence.until);
+        let signed = residence.record.map(|record| {
+            let by = [(true, "home"), (record.by_device, "device"), (record.by_recovery, "recovery")];
+            by.into_iter().filter(|(signed, _)| *signed).map(|(_, who)| who).collect::<Vec<_>>()
+        });
+        let line = json!({
+            "type": "residence",
+            "home": home,
+            "since": since,
+            "until": until,
+            "record": residence.record.map(|record| record.digest.to_string()),
+            "registration": residence.record.map(|record| record.is_registration),
+            "signed": signed,
+            "as_of": history.as_of,
+        });
+        let time = match until {
+            Some(until) => format!("from epoch {since} to {until}"),
+            None => format!("since epoch {since}"),
+        };
+        let by = match (&residence.record, &signed) {
+            (Some(record), Some(signed)) => {
+                let what = if record.is_registration { "registration" } else { "switch" };
+                format!("{what} {}, signed by {}", record.digest, signed.join(", "))
+            }
+            _ => "its record is in no cut of that epoch that this node has".to_owned(),
+        };
+        output.emit(&line, &format!("{home} {time}\n  {by}"))?;
+    }
+    Ok(())
 }
