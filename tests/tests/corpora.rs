@@ -36,6 +36,8 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
             "state-mailbox" => Some(7),
             "state-pending" => Some(8),
             "challenged" => Some(12),
+            "state-move" => Some(15),
+            name if name.starts_with("state-mailbox-") => Some(7),
             _ => None,
         };
         let (target, kind) = match (row, kind_of(&name)) {
@@ -50,7 +52,8 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         if let Some(kind) = name.strip_suffix(".body").filter(|name| kind_of(name).is_some())
             && let Some((_, signature)) =
                 vectors("statements.hex").into_iter().find(|(other, _)| *other == format!("{kind}.signature"))
-            && ["attestation", "acknowledgement", "custody-request", "challenge", "lost", "block-list"].contains(&kind)
+            && ["attestation", "acknowledgement", "custody-request", "challenge", "lost", "block-list", "handoff"]
+                .contains(&kind)
         {
             let signed =
                 [&[kind_of(kind).expect("a kind"), 0x82], bytes.as_slice(), &[0x58, 0x40], &signature].concat();

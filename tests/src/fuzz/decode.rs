@@ -17,12 +17,13 @@ use postroad_protocol::entry::{AcceptedProof, Entry, MessageProof, OrderedProof}
 use postroad_protocol::evidence::Claim;
 use postroad_protocol::explanation::Explanation;
 use postroad_protocol::message::Message;
+use postroad_protocol::moving::{Extract, Handoff, MoveRequest};
 use postroad_protocol::receipt::{CustodyRequest, MAX_CUSTODIANS, Receipt, Sealed};
 use postroad_protocol::record::Record;
 use postroad_protocol::refused::RefusedProof;
 use postroad_protocol::signed::Verify;
 use postroad_protocol::slice::SliceBody;
-use postroad_protocol::state::{Challenged, HomeProof, MailboxState, NodeState, Pending, State, StateKey};
+use postroad_protocol::state::{Challenged, Delayed, HomeProof, MailboxState, NodeState, Pending, State, StateKey};
 use postroad_protocol::wire::call::{Question, Reply};
 use postroad_protocol::wire::client::{Answer, FromClient, ToClient};
 use postroad_protocol::wire::mail::{Homeward, Outward};
@@ -74,6 +75,8 @@ pub const KINDS: &[(&str, Body)] = &[
     ("refused-proof", |bytes| value(bytes, |_: RefusedProof| ())),
     ("block-list", |bytes| value(bytes, check::<Signed<BlockList>>)),
     ("claim", |bytes| value(bytes, claim)),
+    ("handoff", |bytes| value(bytes, check::<Signed<Handoff>>)),
+    ("extract", |bytes| value(bytes, extract)),
 ];
 
 /// The number of the kind whose name, as the golden vectors have it, begins this way.
@@ -120,6 +123,7 @@ pub(super) fn rows(input: &[u8]) {
         12 => value(bytes, |_: Challenged| ()),
         13 => value(bytes, |_: Holding| ()),
         14 => value(bytes, |_: Expiring| ()),
+        15 => value(bytes, |_: Delayed| ()),
         _ => {}
     }
 }
@@ -165,6 +169,24 @@ fn claim(claim: Claim) {
 
 fn slice(slice: SliceBody) {
     let _ = (slice.payload_bytes(), slice.index(2, golden().id()));
+}
+
+/// What is for one mailbox has an answer for every mailbox.
+fn extract(extract: Extract) {
+    let _ = (extract.key(golden()), extract.verify(&someone(), golden()));
+    if let Some(message) = extract.body.bundles.first().and_then(|bundle| bundle.messages.first())
+        && let Some(recipient) = message.recipients.first()
+    {
+        let _ = extract.verify(&recipient.mailbox, golden());
+    }
+}
+
+fn moved(request: MoveRequest) {
+    let mailbox = request.order.switch.mailbox;
+    check(request.order);
+    if let Some(base) = request.base {
+        let _ = base.verify(&mailbox, golden());
+    }
 }
 
 fn sealed(sealed: Sealed) {
@@ -270,6 +292,8 @@ fn question(question: Question) {
         Question::Register(owner) => check(owner),
         Question::Accuse(accused) => claim(*accused),
         Question::HandIn(chain) => chain.into_iter().for_each(sealed),
+        Question::Move(request) => moved(*request),
+        Question::Handoff(request) => request.order.into_iter().for_each(|order| check(*order)),
         _ => {}
     }
 }
@@ -283,6 +307,12 @@ fn reply(reply: Reply) {
         Reply::Delivery(Some(proof)) => delivery(*proof),
         Reply::Explained(explanation, _) => explained(&explanation),
         Reply::Anchored(Some(anchor)) => drop(anchor.verify(golden())),
+        Reply::Handoff(page) => {
+            check(page.handoff);
+            mailbox_attestation(page.attested);
+            page.rows.into_iter().filter_map(|row| row.extract).for_each(|found| extract(*found));
+        }
+        Reply::Extracts(found) => found.into_iter().flatten().for_each(extract),
         Reply::Evidence(filed) => filed.into_iter().for_each(|filed| claim(filed.claim)),
         _ => {}
     }

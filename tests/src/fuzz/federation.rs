@@ -7,11 +7,13 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use postroad_protocol::attestation::LogHead;
 use postroad_protocol::batch::{AttestationRef, Entries, Header, SliceRef};
 use postroad_protocol::challenge::{Challenge, Lost};
 use postroad_protocol::codec::encode;
 use postroad_protocol::cut::{CertifiedCut, Cut, CutBody, CutHeader, vote};
 use postroad_protocol::genesis::Member;
+use postroad_protocol::moving::{Base, Import, Missing, Move, Switch};
 use postroad_protocol::receipt::{Custody, CustodyRequest, Fill, ReceiptItem, Sealed, sign_receipts};
 use postroad_protocol::record::{CoSigned, NodeRecord, Record, Registration, Start};
 use postroad_protocol::state::{Draft, PendingKey, State, apply};
@@ -38,7 +40,7 @@ fn world() -> &'static World {
         let params = Params { routing_window_epochs: 8, validity_epochs: 32, max_cut_headers: 6, ..Params::default() };
         let params = Params { max_mailboxes_per_node: 2, max_pending_per_origin: 3, ..params };
         let params = Params { max_challenges_per_node: 2, heartbeat_ms: 1_000, lapse_ms: 10_000, ..params };
-        let params = Params { challenge_ms: 3_000, ..params };
+        let params = Params { challenge_ms: 3_000, move_delay_ms: 2_000, ..params };
         let committee = vec![Member { node: nodes[0].public(), addrs: Vec::new() }];
         let genesis =
             Genesis { name: "fuzzed".into(), time_ms: 1_700_000_000_000, committee, allow: Vec::new(), params };
@@ -80,10 +82,15 @@ impl World {
             mailbox: owner.public(),
             home: self.id(home),
             encryption_key: Digest([mailbox as u8; 32]),
-            recovery_key: None,
+            // Every other mailbox has a recovery key: another mailbox's own.
+            recovery_key: (!mailbox.is_multiple_of(2)).then(|| self.recovery(mailbox).public()),
         };
         let owner = Signed::sign(body, owner, &self.federation);
         Record::Register(CoSigned::sign(owner, &self.nodes[home % NODES], &self.federation).into_inner())
+    }
+
+    fn recovery(&self, mailbox: usize) -> &SecretKey {
+        &self.mailboxes[(mailbox + 1) % MAILBOXES]
     }
 
     fn receipt(&self, holder: usize, incarnation: u64, item: ReceiptItem) -> Fill {
@@ -138,7 +145,7 @@ impl<'a> Run<'a> {
         let (what, who) = (self.bytes.next(), usize::from(self.bytes.next()));
         let known = self.draft.state().node(&self.world.id(who));
         let (version, incarnation) = known.map_or((0, 0), |node| (node.version, node.incarnation));
-        match what % 9 {
+        match what % 11 {
             0 => {
                 let to = u64::from(self.bytes.next() % 3);
                 self.record(self.world.node_record(who, version + to));
@@ -154,6 +161,8 @@ impl<'a> Run<'a> {
             3 => self.fill(who),
             4..=6 => self.header(who),
             7 => self.dispute(who),
+            9 => self.order(who),
+            10 => self.import(who),
             _ => {
                 let how = self.bytes.next();
                 self.close(how);
@@ -197,6 +206,62 @@ impl<'a> Run<'a> {
             }
         };
         self.record(record);
+    }
+
+    /// A switch to some home, of the record in force or another one, signed by the device, the recovery key, or both.
+    fn order(&mut self, who: usize) {
+        let (to, how) = (usize::from(self.bytes.next()), self.bytes.next());
+        let (world, who) = (self.world, who % MAILBOXES);
+        let owner = &world.mailboxes[who];
+        let Some(known) = self.draft.state().mailbox(&owner.public()) else { return };
+        let replaces = match how & 3 {
+            0 => known.last_recovered(),
+            1 => Digest([how; 32]),
+            _ => known.record,
+        };
+        let recovery_key = if how & 12 == 12 { None } else { known.recovery_key };
+        let (home, present) = (world.id(to), known.home);
+        let mut order = Move::new(Switch { mailbox: owner.public(), replaces, home, recovery_key });
+        if how & 16 != 0 {
+            order = order.by_recovery(world.recovery(who), &world.federation);
+        }
+        if how & 16 == 0 || how & 32 != 0 {
+            order = order.by_device(owner, &world.federation);
+        }
+        let signed = home != present || how & 64 != 0;
+        let order = Verified::check(order, &world.federation).expect("it is well-formed and signed");
+        let order = if signed { order.co_sign(&world.nodes[to % NODES], &world.federation) } else { order };
+        self.record(Record::Move(Box::new(order.into_inner())));
+    }
+
+    /// An import by a mailbox's home or somebody else, of a base that is one or is not.
+    fn import(&mut self, who: usize) {
+        let (node, how, back) = (usize::from(self.bytes.next()), self.bytes.next(), u64::from(self.bytes.next()));
+        let world = self.world;
+        let state = self.draft.state();
+        let mailbox = world.mailboxes[who % MAILBOXES].public();
+        let Some(known) = state.mailbox(&mailbox) else { return };
+        let last = known.moved.as_ref().and_then(|moved| moved.import.as_ref());
+        let home = if how & 1 == 0 { known.home } else { world.id(node) };
+        let through = (state.epoch - 1).saturating_sub(back / 64);
+        let epoch = through.saturating_sub(back % 64);
+        let base = Base {
+            node: world.id(node),
+            attestation: AttestationRef { number: 1, digest: Digest([how; 32]), epoch },
+            log: LogHead { size: u64::from(how), root: Digest([how; 32]) },
+        };
+        let missing = Missing { origin: world.id(node), from: epoch, to: through };
+        let import = Import {
+            mailbox,
+            home,
+            previous: known.moved.as_ref().map_or(known.record, |moved| moved.follows()),
+            base: if how & 6 == 0 { Some(base) } else { last.and_then(|last| last.base) },
+            through,
+            missing: if how & 24 == 0 { vec![missing] } else { Vec::new() },
+        };
+        let Some(signer) = (0..NODES).find(|node| world.id(*node) == home) else { return };
+        let signed = Signed::sign(import, &world.nodes[signer], &world.federation);
+        self.record(Record::Import(signed.into_inner()));
     }
 
     /// A cut settles records before everything else, so what comes too late waits for the next.
