@@ -203,7 +203,7 @@ mod tests {
         let mut head = State::genesis(&federation);
         let mut lives = |mailbox: u8, home: NodeId, before: Option<NodeId>| {
             let span = |node| Span { node, since: 1, until: 5, complete: Some(1) };
-            let moved = before.map(|node| Moved { spans: vec![span(node)], import: None });
+            let moved = before.map(|node| Moved { spans: vec![span(node)], switch: Digest::ZERO, import: None });
             let value = MailboxState {
                 home,
                 since: 5,
@@ -212,6 +212,7 @@ mod tests {
                 recovery_key: None,
                 registered: 1,
                 moved,
+                recovered: None,
             };
             head.restore(StateKey::Mailbox(id(mailbox)), &encode(&value)).expect("a value");
         };
