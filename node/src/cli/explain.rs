@@ -333,6 +333,12 @@ fn explained(explanation: &Explanation, conclusion: &Conclusion) -> Value {
             line["home"] = home.to_string().into();
             line["holders"] = names(holders);
         }
+        Conclusion::Moved { from, to, since, taken } => {
+            line["home"] = to.to_string().into();
+            line["from"] = from.to_string().into();
+            line["since"] = (*since).into();
+            line["import"] = (*taken).into();
+        }
         Conclusion::Guilty(evidence) => {
             let verdict = evidence.verdict();
             line["kind"] = verdict.fault.code().into();

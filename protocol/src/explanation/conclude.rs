@@ -8,6 +8,7 @@ use crate::evidence::{
 };
 use crate::genesis::Federation;
 use crate::receipt::LeafRefusal;
+use crate::state::Imported;
 
 /// What became of a message, and whose fault it is if it is anybody's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,17 @@ pub enum Conclusion {
         home: NodeId,
         /// Who holds it.
         holders: Vec<NodeId>,
+    },
+    /// It was routed to a home that the mailbox has left since, and the new one takes it over.
+    Moved {
+        /// The former home.
+        from: NodeId,
+        /// The home.
+        to: NodeId,
+        /// Since which epoch.
+        since: u64,
+        /// The epoch of the home's last import, if that says that the message is taken over, where it was owed.
+        taken: Option<u64>,
     },
     /// Somebody broke its word; the evidence stands for itself.
     Guilty(Box<Evidence>),
@@ -64,6 +76,7 @@ impl Conclusion {
             Conclusion::Delivered { .. } => "delivered",
             Conclusion::Refused { .. } => "refused",
             Conclusion::Pending { .. } => "pending",
+            Conclusion::Moved { .. } => "moved",
             Conclusion::Guilty(_) => "guilty",
             Conclusion::Cleared { .. } => "cleared",
             Conclusion::Open(_) => "open",
@@ -85,6 +98,15 @@ impl std::fmt::Display for Conclusion {
             }
             Conclusion::Pending { holders, .. } => {
                 write!(f, "{}", Cleared::Pending { holders: holders.clone(), until: None })
+            }
+            Conclusion::Moved { from, to, since, taken } => {
+                write!(f, "the mailbox moved in epoch {since}, and the message was routed to {from} before: ")?;
+                match taken {
+                    Some(epoch) => {
+                        write!(f, "{to} has taken it over if {from} owed it, says its import of epoch {epoch}")
+                    }
+                    None => write!(f, "no import of {to} speaks of it yet"),
+                }
             }
             Conclusion::Guilty(evidence) => {
                 let verdict = evidence.verdict();
@@ -126,6 +148,14 @@ impl Explanation {
                 None => open("the mailbox's place in the directory, which every node has", Vec::new()),
             };
         };
+        if let Some(moved) = self.moved(included) {
+            return match &self.log {
+                Some(log) if let Found::Entry(entry) = &log.found => {
+                    Conclusion::Delivered { home, index: entry.index, late: None }
+                }
+                _ => moved,
+            };
+        }
         let origin = case.header.origin;
         let Some(receipts) = case.receipts else {
             return match case.slice {
@@ -188,6 +218,20 @@ impl Explanation {
             missing.push(Missing { what: what.into(), nodes: Vec::new() });
         }
         Conclusion::Open(missing)
+    }
+
+    /// Whether it was routed to a former home, by the directory of its epoch.
+    fn moved(&self, included: &Included) -> Option<Conclusion> {
+        let value = self.residence.as_ref()?.home.value.as_ref()?;
+        let header = included.header();
+        let from = value.home_at(header.routing_epoch).filter(|_| header.routing_epoch < value.since)?;
+        let import = value.moved.as_ref().and_then(|moved| moved.import.as_ref());
+        let closes = |import: &&Imported| {
+            let is_missing = import.missing.iter().any(|it| it.covers(&header.origin, included.epoch()));
+            included.epoch() <= import.through && !is_missing
+        };
+        let taken = import.filter(closes).map(|import| import.epoch);
+        Some(Conclusion::Moved { from, to: value.home, since: value.since, taken })
     }
 
     /// What the parts might convict somebody of, the strongest first.

@@ -122,6 +122,11 @@ impl Explanation {
             hops.push(Hop::new(Stage::Destination, None, "unknown: where the mailbox lives").missing());
             return hops;
         };
+        if let Conclusion::Moved { from, since, .. } = self.conclude(federation) {
+            let left = format!("nothing for it any more: the mailbox left in epoch {since}");
+            hops.push(Hop::new(Stage::Destination, from, left).at(since));
+            return hops;
+        }
         if case.slice.is_none() {
             hops.push(Hop::new(Stage::Destination, home, "nothing: the header has no slice for it").missing());
             return hops;

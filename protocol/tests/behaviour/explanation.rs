@@ -18,6 +18,8 @@ use postroad_protocol::refused::SettledFill;
 use postroad_protocol::state::PendingKey;
 use postroad_protocol::{Digest, Seq};
 
+use crate::common::claims::Scale;
+use crate::common::claims::moving::Moving;
 use crate::common::samples;
 use crate::common::story::story;
 use crate::common::{Attested, Batch, Hold, World};
@@ -347,4 +349,38 @@ fn a_kept_explanation_is_read_again_and_no_bit_of_it_can_change() {
     let mut elsewhere = whole;
     elsewhere.mailbox = stranger;
     assert!(elsewhere.verify(federation).is_err());
+}
+
+#[test]
+fn what_was_routed_to_a_former_home_accuses_nobody() {
+    let mut moving = Moving::new(Scale::SMALL, &Hold::Home, |_| {});
+    let (switched, included) = (moving.switched, moving.included);
+    let seq = Seq { epoch: included, position: 0, index: 0 };
+    let explain = |moving: &Moving| {
+        let world = &moving.world;
+        let home = world.home_proof(1, world.state.epoch);
+        Explanation {
+            included: Some(world.included(included, 0)),
+            residence: Some(Residence { home, loss: None }),
+            disclosed: Some(Box::new(disclosed(world, &moving.open, 1))),
+            ..Explanation::new(world.mailbox(1), seq)
+        }
+    };
+    let (from, to) = (moving.world.node(1), moving.world.node(2));
+    let moved = |taken| Conclusion::Moved { from, to, since: switched, taken };
+    assert_eq!(told(&explain(&moving), &moving.world), moved(None));
+    let missing = moving.missing();
+    moving.take_over(Some(moving.base), |import| import.missing = missing);
+    assert_eq!(told(&explain(&moving), &moving.world), moved(None), "it is missing");
+    let epoch = moving.take_over(Some(moving.base), |_| {});
+    assert_eq!(told(&explain(&moving), &moving.world), moved(Some(epoch)));
+    let states = states(&explain(&moving), &moving.world);
+    assert_eq!(states.last(), Some(&(Stage::Destination, HopState::Ok)));
+
+    moving.holds(&[moving.leaf(epoch)]);
+    let (attested, _) = moving.attest(2);
+    let mut explanation = explain(&moving);
+    explanation.log = word(&moving.world, &attested, (epoch, false, seq));
+    let delivered = Conclusion::Delivered { home: to, index: 1, late: None };
+    assert_eq!(told(&explanation, &moving.world), delivered);
 }
