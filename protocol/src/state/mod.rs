@@ -277,6 +277,8 @@ pub struct State {
     challenges: MerkleMap<PendingKey, Challenged>,
     losses: MerkleMap<PendingKey, LostSlice>,
     moves: MerkleMap<MailboxId, Delayed>,
+    /// No switch that waits is due below this age; so that no cut but those few looks at all of them.
+    none_due_below_ms: u64,
     committee: Digest,
 }
 
@@ -295,6 +297,7 @@ impl State {
             challenges: MerkleMap::default(),
             losses: MerkleMap::default(),
             moves: MerkleMap::default(),
+            none_due_below_ms: u64::MAX,
             committee: Digest::tagged("committee", &[&encode(&members)]),
         }
     }
@@ -394,7 +397,7 @@ impl State {
             StateKey::Pending(pending) => self.pending.insert(pending, decode(value)?),
             StateKey::Challenge(pending) => self.challenges.insert(pending, decode(value)?),
             StateKey::Lost(slice) => self.losses.insert(slice, decode(value)?),
-            StateKey::Move(mailbox) => self.moves.insert(mailbox, decode(value)?),
+            StateKey::Move(mailbox) => self.wait(mailbox, decode(value)?),
         };
         Ok(())
     }

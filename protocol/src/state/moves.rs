@@ -161,11 +161,19 @@ impl State {
     pub fn delayed(&self, mailbox: &MailboxId) -> Option<&Delayed> {
         self.moves.get(mailbox)
     }
+
+    pub(super) fn wait(&mut self, mailbox: MailboxId, delayed: Delayed) -> bool {
+        self.none_due_below_ms = self.none_due_below_ms.min(delayed.due_age_ms);
+        self.moves.insert(mailbox, delayed)
+    }
 }
 
 impl Draft {
     /// Switches whose delay is over take effect; one whose new home cannot take the mailbox any more is void.
     pub(super) fn switch_due(&mut self) {
+        if self.state.age_ms < self.state.none_due_below_ms {
+            return;
+        }
         let due: Vec<(MailboxId, Delayed)> = (self.state.moves.iter())
             .filter(|(_, delayed)| delayed.due_age_ms <= self.state.age_ms)
             .map(|(mailbox, delayed)| (*mailbox, *delayed))
@@ -180,6 +188,8 @@ impl Draft {
                 self.set_mailbox(mailbox, known.replaced(record, false, recovery_key));
             }
         }
+        let left = self.state.moves.iter().map(|(_, delayed)| delayed.due_age_ms);
+        self.state.none_due_below_ms = left.min().unwrap_or(u64::MAX);
     }
 
     pub(super) fn switch(&mut self, order: &Move) -> Result<(), Invalid> {
@@ -364,7 +374,7 @@ impl Draft {
 
     fn set_move(&mut self, mailbox: MailboxId, value: Option<Delayed>) {
         match value {
-            Some(value) => drop(self.state.moves.insert(mailbox, value)),
+            Some(value) => drop(self.state.wait(mailbox, value)),
             None if self.state.moves.get(&mailbox).is_none() => return,
             None => drop(self.state.moves.remove(&mailbox)),
         }

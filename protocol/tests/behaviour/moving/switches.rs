@@ -2,9 +2,10 @@
 
 use postroad_protocol::Digest;
 use postroad_protocol::cut::CutBody;
+use postroad_protocol::digest::hash;
 use postroad_protocol::moving::{Move, Switch};
 use postroad_protocol::record::Record;
-use postroad_protocol::state::{Invalid, MailboxState, Span, StateKey};
+use postroad_protocol::state::{Draft, Invalid, MailboxState, Span, State, StateKey};
 
 use super::{
     DELAY_MS, abandoned, age_to, attest, counts, guarded, known, move_to, refused, settle, signed, switch, switch_with,
@@ -336,6 +337,61 @@ fn a_due_switch_whose_new_home_is_full_or_lapsed_is_void() {
     age_to(&mut world, due);
     assert!(world.state.node(&world.node(1)).unwrap().lapsed.is_some());
     assert_eq!((known(&world, &mailbox).home, world.state.delayed(&mailbox)), (world.node(0), None));
+}
+
+/// Of two that are due in one cut, where there is room for one, the first in their map moves.
+#[test]
+fn due_switches_go_in_the_order_of_their_map() {
+    let mut world = with(|params| params.max_mailboxes_per_node = 3);
+    let recovery = key("recovery").public();
+    let mut owners = vec![key("first due"), key("second due")];
+    let fill = [world.mailboxes[2].clone()];
+    let records = owners.iter().map(|owner| world.registration_with(owner, 0, Some(recovery))).collect();
+    settle(&mut world, records).unwrap();
+    let orders: Vec<_> = owners.iter().map(|owner| signed(&world, switch(&world, owner, 1))).collect();
+    settle(&mut world, orders).unwrap();
+    fill.iter().for_each(|owner| move_to(&mut world, owner, 1));
+    let due = world.state.delayed(&owners[0].public()).unwrap().due_age_ms;
+    age_to(&mut world, due);
+    owners.sort_by_key(|owner| hash(&[&owner.public().0]));
+    let homes: Vec<_> = owners.iter().map(|owner| known(&world, &owner.public()).home).collect();
+    assert_eq!(homes, [world.node(1), world.node(0)]);
+    assert!(owners.iter().all(|owner| world.state.delayed(&owner.public()).is_none()));
+}
+
+/// Several wait, with other ends; each has its own, also in a state that was put together again from its values.
+#[test]
+fn each_switch_that_waits_has_its_own_end() {
+    let mut world = world();
+    let recovery = key("recovery").public();
+    let owners: Vec<_> = (0..4).map(|owner| key(&format!("waiting {owner}"))).collect();
+    let records = owners.iter().map(|owner| world.registration_with(owner, 0, Some(recovery))).collect();
+    settle(&mut world, records).unwrap();
+    let mut due = Vec::new();
+    for owner in &owners {
+        let order = signed(&world, switch(&world, owner, 1));
+        settle(&mut world, vec![order]).unwrap();
+        due.push(world.state.delayed(&owner.public()).unwrap().due_age_ms);
+        let age = world.state.age_ms + 700;
+        age_to(&mut world, age);
+    }
+    let mut again = State::genesis(&world.federation);
+    for key in world.state.keys() {
+        again.restore(key, &world.state.value(&key).unwrap()).unwrap();
+    }
+    (again.epoch, again.time_ms, again.age_ms) = (world.state.epoch, world.state.time_ms, world.state.age_ms);
+    for step in (0..2 * DELAY_MS).step_by(500) {
+        let time = world.state.time_ms + 500;
+        world.step_ms = 500;
+        world.idle(1);
+        again = Draft::new(&again, time, &world.federation).state().clone();
+        for (owner, due) in owners.iter().zip(&due) {
+            let moved = world.state.age_ms >= *due;
+            assert_eq!(known(&world, &owner.public()).home, world.node(usize::from(moved)), "after {step} ms");
+        }
+        assert_eq!(again.root(), world.state.root());
+    }
+    assert!(owners.iter().all(|owner| world.state.delayed(&owner.public()).is_none()));
 }
 
 #[test]
