@@ -120,7 +120,12 @@ impl Forgetting {
             let known = mailbox.and_then(|mailbox| head.mailbox(&mailbox));
             let may_forget =
                 known.is_some_and(|known| known.home != *me && is_safe(known, head, routing_window_epochs));
-            if may_forget && store.get(ARRIVALS, &key)?.is_none() {
+            // Who says that the log begins anew has not taken over what is here.
+            let import = known.and_then(|known| known.moved.as_ref()?.import.as_ref());
+            let departure: Option<Departure> = tables::get(store, DEPARTURES, &key)?;
+            let is_needed = import.is_some_and(|import| import.base.is_none())
+                && departure.is_some_and(|departure| departure.attested.is_some());
+            if may_forget && !is_needed && store.get(ARRIVALS, &key)?.is_none() {
                 forget(&key, store, &mut writes)?;
                 if writes.len() >= MAX_FORGOTTEN {
                     // It goes on with this one.

@@ -20,10 +20,10 @@ use postroad_protocol::cut::{CertifiedCut, Cut, CutBody, CutHeader, vote};
 use postroad_protocol::genesis::{Federation, Genesis, Member, Params};
 use postroad_protocol::merkle::log::Frontier;
 use postroad_protocol::message::{Message, Recipient};
-use postroad_protocol::moving::{Extent, HandedRow, Handoff, HandoffPage, LogRow};
+use postroad_protocol::moving::{Base, Extent, HandedRow, Handoff, HandoffPage, LogRow};
 use postroad_protocol::receipt::Sealed;
 use postroad_protocol::slice::{SliceKey, SliceLeaf};
-use postroad_protocol::state::{Imported, MailboxState, Moved, Span, State, StateKey};
+use postroad_protocol::state::{Anchored, Imported, KeptUp, MailboxState, Moved, NodeState, Span, State, StateKey};
 use postroad_protocol::wire::mail::SliceParcel;
 use postroad_protocol::{Digest, MailboxId, NodeId, Refusal, SecretKey, Seq, Signed};
 use postroad_store::{Read, Store, Write};
@@ -398,18 +398,43 @@ fn state(scene: &Scene, home: u8, moved: Option<Moved>) -> State {
         recovered: None,
     };
     head.restore(StateKey::Mailbox(id(ALICE)), &encode(&value)).unwrap();
+    attest_up_to(&mut head, home, 30);
     head
+}
+
+/// Has `home` attest, finally, everything up to `epoch`.
+fn attest_up_to(head: &mut State, home: u8, epoch: u64) {
+    let attestation = AttestationRef { number: 1, digest: Digest::ZERO, epoch };
+    let node = NodeState {
+        version: 1,
+        name: String::new(),
+        addrs: Vec::new(),
+        deputies: Vec::new(),
+        incarnation: 1,
+        nonce: [0; 16],
+        started: 1,
+        last_header: None,
+        last_attestation: Some(Anchored { attestation, epoch: epoch + 1 }),
+        mailboxes: 1,
+        lapsed: None,
+        pending: 0,
+        kept_up: KeptUp { epoch, age_ms: 0 },
+        lost: 0,
+    };
+    head.restore(StateKey::Node(id(home)), &encode(&node)).unwrap();
 }
 
 /// A move away from this node in the cut of epoch 20, which is finished if `through` says so.
 fn moved(through: Option<u64>) -> Option<Moved> {
     let span = Span { node: id(HOME), since: 1, until: 20, complete: Some(1) };
+    let attestation = AttestationRef { number: 1, digest: Digest::ZERO, epoch: 10 };
+    let base = Base { node: id(HOME), attestation, log: LogHead { size: 0, root: Frontier::new().root() } };
     let import = through.map(|through| Imported {
         digest: Digest::ZERO,
         first: 21,
         epoch: 21,
         through,
-        base: None,
+        base: Some(base),
         missing: Vec::new(),
     });
     Some(Moved { spans: vec![span], switch: Digest::ZERO, import })
@@ -480,7 +505,15 @@ fn a_log_is_forgotten_when_its_move_is_finished_and_not_before() {
         scene.write(&writes);
     };
     let finished = moved(Some(20 + WINDOW - 1));
+    let mut unattested = state(&scene, NEW_HOME, finished.clone());
+    attest_up_to(&mut unattested, NEW_HOME, 20);
+    let mut anew = finished.clone();
+    if let Some(import) = anew.as_mut().and_then(|moved| moved.import.as_mut()) {
+        import.base = None;
+    }
     for (why, head) in [
+        ("no final attestation names the whole log", unattested),
+        ("the new home has begun anew", state(&scene, NEW_HOME, anew)),
         ("nothing is imported", state(&scene, NEW_HOME, moved(None))),
         ("more may come", state(&scene, NEW_HOME, moved(Some(20 + WINDOW - 2)))),
         ("it is back", state(&scene, HOME, finished.clone())),

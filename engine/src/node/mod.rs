@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use postroad_protocol::cut::Cut;
+use postroad_protocol::evidence::FalseHandoff;
 use postroad_protocol::record::Record;
 use postroad_protocol::state::State;
 use postroad_protocol::wire::client::Answer;
@@ -32,7 +33,7 @@ use postroad_protocol::wire::mail::Homeward;
 use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Refusal, SecretKey, Verified};
 use postroad_store::{Read, StoreError, Write};
 
-use crate::arrivals::Arrivals;
+use crate::arrivals::{Answered, Arrivals};
 use crate::auditor::Auditor;
 use crate::departures::Forgetting;
 use crate::deposits::Deposits;
@@ -394,6 +395,11 @@ impl Node {
             Input::Evidence(token, from, evidence) => self.keep(token, from, &evidence, out),
             Input::Move(token, wanted) => self.want(token, *wanted, store, out),
             Input::HandedOver(mailbox, answer) => {
+                if let Answered::Page(handed) = &answer
+                    && handed.is_false()
+                {
+                    out.push(Output::Accuse(Box::new(FalseHandoff::by_log(handed.handoff(), &handed.page.attested))));
+                }
                 let writes = self.arrivals.handed(&mailbox, answer, time);
                 if !writes.is_empty() {
                     self.persist(writes, out);
