@@ -11,6 +11,7 @@ mod failures;
 mod interop;
 mod kills;
 mod mail;
+mod moves;
 mod net;
 mod policy;
 mod retention;
