@@ -423,7 +423,7 @@ impl Receiver {
         }
         self.position.log = self.verifier.frontier_at(self.low).expect("the verifier keeps every size from `low` on");
         self.position.before = last.or_else(|| self.verifier.leaf_before(before_low));
-        let is_based = self.tail.attested(self.attestations.last_final(), self.is_leaving());
+        let is_based = self.tail.attested(self.attestations.last_final(), self.may_go_back());
         self.save(kept, &seen)?;
         if is_based {
             self.write_base()?;

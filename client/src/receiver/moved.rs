@@ -116,6 +116,15 @@ impl Receiver {
         moving::target(self.mailbox.dir()).is_some_and(|target| Some(target) != here)
     }
 
+    /// Whether a next home may still continue another log than the one of this home: a move away is under way, or the one
+    /// that led here was not finished when the home attested last, so that its log is none that could be continued.
+    pub(super) fn may_go_back(&self) -> bool {
+        let window = self.mailbox.federation().params().routing_window_epochs;
+        let attested = self.attestations.last_final().map_or(0, |last| last.attestation.body.epoch);
+        let is_new = |known: &Residence| known.continues.is_some() && attested < known.since + 2 * window;
+        self.is_leaving() || self.residence.as_ref().is_some_and(is_new)
+    }
+
     /// Another process may have learnt that the mailbox moved.
     pub(super) fn has_left(&self) -> bool {
         self.mailbox.recorded_home().is_some_and(|home| home != *self.mailbox.home())
@@ -192,11 +201,21 @@ impl Receiver {
         let not_continued = || Violation::NotContinued { home: to.home, size: continues.size };
         let here = self.verifier.next_index();
         let sure = self.tail.base().map(|base| base.frontier.size()).filter(|_| !came_straight);
-        let size = continues.size.min(sure.unwrap_or(here)).min(here);
-        let known = self.verifier.frontier_at(size).map(|log| (log, self.verifier.leaf_before(size)));
-        let (log, before) = known.or_else(|| self.tail.edge_at(size)).ok_or_else(not_continued)?;
+        let mut size = continues.size.min(sure.unwrap_or(here)).min(here);
+        let edge = |size: u64| {
+            let known = self.verifier.frontier_at(size).map(|log| (log, self.verifier.leaf_before(size)));
+            known.or_else(|| self.tail.edge_at(size)).ok_or_else(not_continued)
+        };
+        let (mut log, mut before) = edge(size)?;
         if size == continues.size && log.root() != continues.root {
-            return Err(not_continued().into());
+            // The home before this one had continued a shorter log: the two part above that.
+            size = self
+                .tail
+                .base()
+                .map(|base| base.frontier.size())
+                .filter(|base| *base < size)
+                .ok_or_else(not_continued)?;
+            (log, before) = edge(size)?;
         }
         self.tail_rewritten = self.tail.is_rewritten(size);
         let beyond = self.tail.roll_back(size);
