@@ -128,24 +128,42 @@ fn a_demo_passes_its_check_and_damage_to_what_it_kept_does_not() {
     assert!(killed["pid"] != restarted["pid"]);
     let verdict = demo.until("demo");
     assert_eq!((verdict["ok"].as_bool(), verdict["ordered"].as_u64()), (Some(true), Some(320)));
+    let of_moves = demo.until("demo");
+    assert_eq!((of_moves["ok"].as_bool(), of_moves["disordered"].as_u64()), (Some(true), Some(0)));
     assert_eq!(demo.exit_code(), Some(0));
     all_gone(&read(&dir.join("net")));
+    let moves = read(&dir.join("moves/net"));
+    assert_eq!(moves.nodes.iter().filter(|node| !node.dir.exists()).count(), 1, "one is destroyed for good");
+    all_gone(&moves);
 
     assert_eq!(Process::start(&["demo", "--check", text]).exit_code(), Some(0));
-    let file = dir.join("mailboxes/carol/recv.jsonl");
-    let whole = std::fs::read_to_string(&file).expect("it is there");
-    let line = whole.lines().nth(7).expect("it has lines");
-    std::fs::write(&file, whole.replacen(&format!("{line}\n"), "", 1)).expect("it can be written");
-    let mut check = Process::start(&["demo", "--check", text]);
-    assert_eq!(check.until("demo")["ok"].as_bool(), Some(false));
-    assert_eq!(check.exit_code(), Some(3));
+    for chapter in ["", "moves/"] {
+        let file = dir.join(format!("{chapter}mailboxes/carol/recv.jsonl"));
+        let whole = std::fs::read_to_string(&file).expect("it is there");
+        let line = whole.lines().nth(7).expect("it has lines");
+        std::fs::write(&file, whole.replacen(&format!("{line}\n"), "", 1)).expect("it can be written");
+        let mut check = Process::start(&["demo", "--check", text]);
+        while check.until("demo")["ok"] == true {}
+        assert_eq!(check.exit_code(), Some(3));
+        std::fs::write(&file, whole).expect("it can be written");
+    }
 }
 
 #[test]
 fn an_interrupted_demo_leaves_nothing() {
+    leaves_nothing("killed", "2000");
+}
+
+#[test]
+fn a_demo_that_is_interrupted_while_mailboxes_move_leaves_nothing() {
+    leaves_nothing("moves", "40");
+}
+
+/// Interrupts a demo once it has said this.
+fn leaves_nothing(said: &str, messages: &str) {
     let temp = tempfile::tempdir().expect("a temporary directory");
     let mut child = Command::new(env!("CARGO_BIN_EXE_postroad"))
-        .args(["--json", "demo", "--messages", "2000"])
+        .args(["--json", "demo", "--messages", messages])
         .env("TMPDIR", temp.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -154,7 +172,7 @@ fn an_interrupted_demo_leaves_nothing() {
         .expect("the command starts");
     let lines = BufReader::new(child.stdout.take().expect("its output is a pipe")).lines();
     let mut demo = Process { child, lines };
-    demo.until("killed");
+    demo.until(said);
     demo.signal(Signal::INT);
     assert_eq!(demo.exit_code(), Some(130));
     assert_eq!(std::fs::read_dir(temp.path()).expect("it is there").count(), 0);

@@ -8,6 +8,7 @@
 //! | `files` | the form of what the clients write |
 //! | `check` | the verdict, from those files alone |
 //! | `blame` | the second chapter: a node that drops mail; in builds that can cheat |
+//! | `moves` | the last chapter: mailboxes that move, also away from a node that is gone for good |
 //! | `progress` | bars |
 //! | `janitor` | removes the temporary directory if the demo is killed |
 
@@ -16,6 +17,7 @@ pub mod blame;
 pub mod check;
 pub mod files;
 pub mod janitor;
+pub mod moves;
 pub mod play;
 pub mod progress;
 pub mod script;
@@ -41,7 +43,8 @@ const MAX_TOLD: usize = 20;
 #[command(after_help = "\
 Four nodes and eight mailboxes, a process each, in a temporary directory. In the middle one node is killed and started
 again. At the end everything ordered must be with every recipient exactly once, in one order for all; that is checked
-from nothing but what the clients wrote. Exit code 3 if it is not so.
+from nothing but what the clients wrote. Exit code 3 if it is not so. Then a node cheats and is named (in builds that can
+cheat), and mailboxes move under load, and away from a node whose directory is deleted; the same check follows.
 
 Examples:
   postroad demo
@@ -75,7 +78,10 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
         return Ok(());
     }
     if let Some(dir) = &args.check {
-        return verdict(&read(dir)?, output);
+        verdict(&read(dir)?, output)?;
+        // A demo that ended early has no last chapter.
+        let moves = moves_in(dir);
+        return if moves.exists() { verdict(&read(&moves)?, output) } else { Ok(()) };
     }
     let mut signals = Signals::catch().map_err(|error| CliError::io("catch signals", &error))?;
     let (stage, mut janitor) = Stage::set(args.keep.as_deref())?;
@@ -84,17 +90,9 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
     let mut cast = Cast::default();
     let ended = tokio::select! {
         ended = play(&setting, &mut cast, output) => ended,
-        stop = signals.next() => Err(match stop {
-            Stop::Interrupt => CliError::interrupted(),
-            Stop::Terminate => CliError::refused("terminated", "the demo was asked to stop", ""),
-        }),
+        stop = signals.next() => Err(stopped(stop)),
     };
-    let hurry = async {
-        signals.next().await;
-    };
-    // Clients keep nothing that is worth draining.
-    stop_all(&mut cast.clients, Duration::ZERO, std::future::ready(())).await;
-    stop_all(&mut cast.nodes, DRAIN, hurry).await;
+    leave(cast, &mut signals).await;
     let judged = match ended {
         Ok(()) => read(stage.dir()).and_then(|written| {
             output.note(&format!("finished after {:.1} s", started.elapsed().as_secs_f32()));
@@ -106,6 +104,10 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
         Ok(()) => second(stage.dir(), &mut signals, output).await,
         failed => failed,
     };
+    let judged = match judged {
+        Ok(()) => last(&moves_in(stage.dir()), &mut signals, output).await,
+        failed => failed,
+    };
     let cleared = stage.clear();
     if let Some(janitor) = &mut janitor {
         janitor.signal(Signal::KILL);
@@ -114,14 +116,52 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
     judged.and(cleared)
 }
 
+/// What a signal makes of a demo.
+fn stopped(stop: Stop) -> CliError {
+    match stop {
+        Stop::Interrupt => CliError::interrupted(),
+        Stop::Terminate => CliError::refused("terminated", "the demo was asked to stop", ""),
+    }
+}
+
+/// Ends all processes of a chapter; another signal hurries them.
+async fn leave(mut cast: Cast, signals: &mut Signals) {
+    let hurry = async {
+        signals.next().await;
+    };
+    // Clients keep nothing that is worth draining.
+    stop_all(&mut cast.clients, Duration::ZERO, std::future::ready(())).await;
+    stop_all(&mut cast.nodes, DRAIN, hurry).await;
+}
+
+/// Where the last chapter takes place.
+fn moves_in(dir: &Path) -> PathBuf {
+    dir.join("moves")
+}
+
+/// The last chapter, about mailboxes that move, and the verdict on it.
+async fn last(dir: &Path, signals: &mut Signals, output: &Output) -> Result<(), CliError> {
+    let mut cast = Cast::default();
+    let ended = tokio::select! {
+        ended = moves::play(dir, &mut cast, output) => ended,
+        stop = signals.next() => Err(stopped(stop)),
+    };
+    leave(cast, signals).await;
+    ended?;
+    verdict(&read(dir)?, output)
+}
+
 /// The second chapter, about a node that drops mail.
 #[cfg(feature = "cheat")]
 async fn second(dir: &Path, signals: &mut Signals, output: &Output) -> Result<(), CliError> {
+    let mut cast = Cast::default();
     let dir = dir.join("blame");
-    tokio::select! {
-        ended = blame::play(&dir, output) => ended,
-        _ = signals.next() => Err(CliError::interrupted()),
-    }
+    let ended = tokio::select! {
+        ended = blame::play(&dir, &mut cast, output) => ended,
+        stop = signals.next() => Err(stopped(stop)),
+    };
+    leave(cast, signals).await;
+    ended
 }
 
 /// No node of this build can cheat.

@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::play::Cast;
 use crate::cli::children::{Child, Said, send_signal, stop_all};
 use crate::cli::output::{CliError, Output};
 use crate::cli::testnet::{DRAIN, record};
@@ -32,31 +33,25 @@ struct Stage<'a> {
     output: &'a Output,
 }
 
-/// Plays the chapter in `dir`.
+/// Plays the chapter in `dir`. Its testnet is in `cast`, so that it can be stopped however this ends.
 ///
 /// # Errors
 /// If anything does not end as it should.
-pub async fn play(dir: &Path, output: &Output) -> Result<(), CliError> {
+pub async fn play(dir: &Path, cast: &mut Cast, output: &Output) -> Result<(), CliError> {
     std::fs::create_dir(dir).map_err(|error| CliError::io(format_args!("make {}", dir.display()), &error))?;
     let stage = Stage { dir: dir.to_owned(), log: dir.join("log"), output };
     let net = stage.path("net");
     let cheat = format!("{CHEAT}=drop@{DROPPED}");
     let args = ["testnet", "--nodes", "4", "--dir", &net, "--cheat", &cheat].map(OsStr::new);
-    let mut testnet = [Child::spawn("testnet", &args, &stage.log)?];
+    cast.nodes.push(Child::spawn("testnet", &args, &stage.log)?);
     let (say, mut said) = mpsc::channel(1_024);
-    let told = match testnet[0].expect("ready").await {
-        Ok(_) => {
-            testnet[0].forward(0, say);
-            stage.tell("chapter", "four nodes; node-2 will drop the second message that it owes").and(Ok(()))
-        }
-        Err(error) => Err(error),
-    };
-    let played = match told {
-        Ok(()) => stage.scenes(&net, &mut said).await,
-        Err(error) => Err(error),
-    };
-    stop_all(&mut testnet, 2 * DRAIN, std::future::pending()).await;
-    let file = played?;
+    for testnet in &mut cast.nodes {
+        testnet.expect("ready").await?;
+        testnet.forward(0, say.clone());
+    }
+    stage.tell("chapter", "four nodes; node-2 will drop the second message that it owes")?;
+    let file = stage.scenes(&net, &mut said).await?;
+    stop_all(&mut cast.nodes, 2 * DRAIN, std::future::pending()).await;
     let genesis = format!("{net}/genesis.toml");
     let lines = stage.ask(&["verify", &file, "--genesis", &genesis]).await?;
     let holds = lines.iter().any(|line| line["type"] == "verdict" && line["kind"] == "drop");

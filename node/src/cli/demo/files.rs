@@ -19,6 +19,8 @@ pub enum Line {
     Message(Message),
     /// Another copy of a message that was received before, in `recv.jsonl`.
     Repeat(Message),
+    /// From here on another node delivers, in `recv.jsonl`.
+    Moved(Moved),
     /// The last line.
     End(End),
 }
@@ -33,6 +35,8 @@ pub struct Owner {
     pub home: String,
     /// Since which epoch.
     pub epoch: u64,
+    /// Whether it is read in strict order.
+    pub strict: bool,
 }
 
 /// A message as its sender wrote it down.
@@ -85,6 +89,16 @@ pub struct Message {
     pub late: bool,
     /// Whether its proof holds.
     pub verified: bool,
+}
+
+/// A new home, as the reader found it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Moved {
+    /// Its number in the file, from 1.
+    pub line: u64,
+    /// The new home.
+    pub home: String,
 }
 
 /// The last line.

@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::files::{Line, Message, Owner, Sent, sha256, text, trailer};
+use super::super::files::{Line, Message, Moved, Owner, Sent, sha256, text, trailer};
 use super::*;
 
 const NAMES: [&str; 3] = ["alice", "bob", "carol"];
@@ -15,7 +15,7 @@ fn address(name: &str) -> String {
 }
 
 fn owner(name: &str) -> Owner {
-    Owner { address: address(name), home: format!("home-of-{name}"), epoch: 3 }
+    Owner { address: address(name), home: format!("home-of-{name}"), epoch: 3, strict: false }
 }
 
 /// (sender, recipients, place); every epoch has two witnesses, so that each word of one is held against another's.
@@ -244,6 +244,7 @@ fn every_altered_field_of_every_line_shows() {
         "verified",
         "address",
         "epoch",
+        "strict",
         "lines",
         "sha256",
     ];
@@ -320,4 +321,71 @@ fn places_have_one_text() {
     for bad in ["", "1.2", "1.2.3.4", "01.2.3", "+1.2.3", "1.2.3 ", "1.2.-3"] {
         assert_eq!(place(bad), None, "{bad:?}");
     }
+}
+
+/// Bob's files, read strictly, with a move before his last two messages; then `change` alters what he received.
+fn moved(change: impl Fn(&mut Vec<Line>)) -> Report {
+    let mut written = sound();
+    let again = |content: &str, change: &dyn Fn(&mut Vec<Line>)| {
+        let parsed = parse(content).unwrap();
+        let mut lines = parsed.lines;
+        change(&mut lines);
+        for (number, line) in (1..).zip(&mut lines) {
+            match line {
+                Line::Message(message) => message.line = number,
+                Line::Moved(moved) => moved.line = number,
+                _ => {}
+            }
+        }
+        let first = Line::Mailbox(Owner { strict: true, ..parsed.owner.clone() });
+        let body: String = [&first].into_iter().chain(&lines).map(text).collect();
+        let end = trailer(&parsed.owner.address, lines.len() as u64, body.as_bytes());
+        body + &end
+    };
+    written[1].sent = again(&written[1].sent, &|_| {});
+    written[1].recv = again(&written[1].recv, &|lines| {
+        lines.insert(4, Line::Moved(Moved { line: 0, home: "new-home-of-bob".into() }));
+        for (line, log_index) in lines[5..].iter_mut().zip([9, 7]) {
+            let Line::Message(message) = line else { panic!("bob has six messages") };
+            (message.home, message.log_index, message.late) = ("new-home-of-bob".into(), log_index, true);
+        }
+        change(lines);
+    });
+    check(&written)
+}
+
+fn message(line: &mut Line) -> &mut Message {
+    let Line::Message(message) = line else { panic!("it is a message") };
+    message
+}
+
+#[test]
+fn a_mailbox_may_move_and_nothing_is_lost_or_out_of_order_by_that() {
+    let report = moved(|_| {});
+    assert_eq!(report.problems, Vec::<String>::new());
+    assert_eq!(report.received, 14);
+    assert_eq!(moved(|lines| drop(lines.remove(6))).missing, 1);
+    assert_eq!(moved(|lines| drop(lines.remove(2))).missing, 1);
+    assert!(moved(|lines| lines.push(lines[3].clone())).duplicate > 0);
+}
+
+#[test]
+fn a_move_that_does_not_fit_shows() {
+    let cases: [(&str, fn(&mut Vec<Line>)); 6] = [
+        ("no move", |lines| drop(lines.remove(4))),
+        ("too late", |lines| lines.swap(4, 5)),
+        ("too early", |lines| lines.swap(3, 4)),
+        ("told twice", |lines| lines.insert(4, lines[4].clone())),
+        ("delivered by the former home", |lines| message(&mut lines[6]).home = "home-of-bob".into()),
+        ("one index twice", |lines| message(&mut lines[6]).log_index = 9),
+    ];
+    for (what, change) in cases {
+        assert!(!moved(change).is_ok(), "{what}");
+    }
+}
+
+#[test]
+fn strict_order_knows_no_late_messages() {
+    let report = moved(|lines| lines.swap(5, 6));
+    assert_eq!((report.disordered, report.missing, report.duplicate), (1, 0, 0));
 }
