@@ -505,6 +505,7 @@ impl MailboxLog {
     fn begin_at(&mut self, edge: Edge) {
         self.log = Log::from(edge.frontier);
         self.expired_to = edge.expired_to;
+        self.last_epoch = edge.last_epoch;
     }
 
     fn push(&mut self, row: &LogRow, expired: u64) {

@@ -147,7 +147,7 @@ impl Holding {
 }
 
 /// What a mailbox's log has from before the mailbox lived here.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct Edge {
     /// The log's right edge before its first row here.
@@ -157,6 +157,9 @@ pub struct Edge {
     /// retention.
     #[n(1)]
     pub expired_to: u64,
+    /// The epoch that settled the last entry under that edge, if the log ends there.
+    #[n(2)]
+    pub last_epoch: u64,
 }
 
 /// What may be forgotten.

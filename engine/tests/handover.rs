@@ -487,7 +487,7 @@ fn a_log_is_forgotten_when_its_move_is_finished_and_not_before() {
         tables::read(LOGS, &[], &store.get(LOGS, &tables::mailbox_key(&mailbox, 0)).unwrap().unwrap()).unwrap();
     scene.write(&[
         tables::put(EXTRACTS, tables::extract_key(&mailbox, &slice), &extract.unwrap()),
-        tables::put(EDGES, mailbox.0, &Edge { frontier: Frontier::new(), expired_to: 0 }),
+        tables::put(EDGES, mailbox.0, &Edge { frontier: Frontier::new(), expired_to: 0, last_epoch: 0 }),
         tables::put(WAITING, tables::mailbox_key(&mailbox, 1), &row),
         departures::left(&mailbox, 20, Some(&view)),
     ]);
@@ -575,7 +575,7 @@ fn take_over(scene: &Scene, page: &HandoffPage, edge: u64) -> Store {
         let start = frontier.size();
         row.log_leaves().for_each(|leaf| frontier.append(leaf.hash()));
         if start < edge {
-            let edge = Edge { frontier: frontier.clone(), expired_to };
+            let edge = Edge { frontier: frontier.clone(), expired_to, last_epoch: 0 };
             transaction.apply(&tables::put(EDGES, id(ALICE).0, &edge));
             continue;
         }
@@ -591,7 +591,7 @@ fn take_over(scene: &Scene, page: &HandoffPage, edge: u64) -> Store {
         transaction.apply(&tables::put(LOGS, tables::mailbox_key(&id(ALICE), start), &row));
     }
     if expired_to > 0 {
-        let edge = Edge { frontier: page.before.clone(), expired_to };
+        let edge = Edge { frontier: page.before.clone(), expired_to, last_epoch: 0 };
         transaction.apply(&tables::put(EDGES, id(ALICE).0, &edge));
     }
     transaction.commit().unwrap();

@@ -4,7 +4,7 @@
 use postroad_protocol::MailboxId;
 use postroad_protocol::NodeId;
 use postroad_protocol::attestation::MailboxAttestation;
-use postroad_protocol::merkle::log::{Frontier, Log};
+use postroad_protocol::merkle::log::Log;
 use postroad_protocol::moving::{Base, Extent, HandoffRequest, Move};
 use postroad_protocol::state::Moved;
 use postroad_store::{Read, StoreError, Write};
@@ -191,7 +191,8 @@ impl Building {
         let acknowledged = attested.log.acknowledged.as_ref();
         let acknowledged =
             acknowledged.filter(|known| self.log.root_at(known.body.log.size) == Some(known.body.log.root));
-        let mut edge = self.edge.take().unwrap_or_else(|| Edge { frontier: page.before, expired_to: 0 });
+        let mut edge = self.edge.take().unwrap_or_else(|| Edge { frontier: page.before, expired_to: 0, last_epoch: 0 });
+        edge.last_epoch = attested.log.last_epoch;
         edge.expired_to = edge.expired_to.max(edge.frontier.size()).max(attested.log.expired_to.min(log.size));
         if let Some(acknowledged) = acknowledged {
             edge.expired_to = edge.expired_to.max(acknowledged.body.log.size);
@@ -251,6 +252,7 @@ impl Arrivals {
         };
         let patience_ms = arriving.row.patience_ms;
         let building = &mut arriving.building;
+        building.start(around.now);
         let handed = building.whole.as_ref().map(|attested| attested.base(&self.federation));
         let handed = handed.filter(|base| fits(Some(base)));
         let owner = arriving.row.owner.as_ref().map(|owner| owner.attested.base(&self.federation));
@@ -285,7 +287,8 @@ impl Arrivals {
             building.wipe(mailbox, &mut steps.writes);
             let size = owner.frontier.size();
             building.log = Log::from(owner.frontier.clone());
-            building.edge = Some(Edge { frontier: owner.frontier, expired_to: size });
+            let last_epoch = owner.attested.log.last_epoch;
+            building.edge = Some(Edge { frontier: owner.frontier, expired_to: size, last_epoch });
             steps.writes.push(tables::put(ACKS, mailbox.0, &owner.acknowledged));
             return Ok(self.finish(mailbox, arriving, Some(base), false, steps));
         }
@@ -316,7 +319,7 @@ impl Arrivals {
     ) {
         let building = &mut arriving.building;
         building.drop_stale(mailbox, &mut steps.writes);
-        let edge = building.edge.get_or_insert_with(|| Edge { frontier: Frontier::new(), expired_to: 0 });
+        let edge = building.edge.get_or_insert_with(Edge::default);
         steps.writes.push(tables::put(EDGES, mailbox.0, edge));
         steps.writes.push(tables::delete(DEPARTURES, mailbox.0));
         arriving.row.whole = Some(Whole { base, handed_over });

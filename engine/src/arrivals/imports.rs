@@ -107,12 +107,15 @@ impl Arrivals {
             let Some(known) = head.mailbox(mailbox).filter(|known| known.home == self.me) else { continue };
             let Some(moved) = &known.moved else { continue };
             let missing = moved.import.as_ref().map_or(&[][..], |import| &import.missing);
-            let below = if moved.import.is_none() && arriving.scanned.is_none_or(|scanned| scanned < known.since)
-                || arriving.items.wants_older()
-            {
-                Some((moved.spans.first().map_or(0, |span| span.since), 0))
-            } else {
-                arriving.items.settled_below(missing)
+            let below = match arriving.scanned {
+                Some(scanned)
+                    if (moved.import.is_some() || known.since <= scanned) && !arriving.items.wants_older() =>
+                {
+                    // What the next cuts hold is not looked at yet.
+                    let next = (scanned + 1, 0);
+                    Some(arriving.items.settled_below(missing).map_or(next, |below| below.min(next)))
+                }
+                _ => Some((moved.spans.first().map_or(0, |span| span.since), 0)),
             };
             let failed = arriving.items.failed();
             let failed = failed.filter(|(at, item)| missing.iter().any(|of| of.covers(&item.slice.origin, at.0)));

@@ -91,6 +91,8 @@ pub struct Resolved {
 struct Arriving {
     row: Arrival,
     building: Building,
+    /// Whether what the disk has of its log is still to be read.
+    is_unread: bool,
     items: Items,
     /// The last epoch whose cut was looked through for items; none before the base is known.
     scanned: Option<u64>,
@@ -114,6 +116,7 @@ impl Arriving {
         Arriving {
             row,
             building: Building::default(),
+            is_unread: true,
             items: Items::default(),
             scanned: None,
             older: None,
@@ -203,9 +206,6 @@ impl Arrivals {
                 all.insert(*mailbox, Arriving::new(Arrival::unknown(switch)));
             }
         }
-        for (mailbox, arriving) in &mut all {
-            arriving.building = Building::open(mailbox, store)?;
-        }
         Ok(Arrivals { me, secret: secret.clone(), federation: federation.clone(), all, next: Time(0) })
     }
 
@@ -239,7 +239,7 @@ impl Arrivals {
     ///
     /// # Errors
     /// [`Refusal`] says why not.
-    pub fn want(&mut self, wanted: Wanted, head: &State, store: &dyn Read) -> Result<Vec<Write>, Refusal> {
+    pub fn want(&mut self, wanted: Wanted, head: &State) -> Result<Vec<Write>, Refusal> {
         let invalid = |reason: &str| Err(Refusal::Invalid { reason: reason.into() });
         let switch = &wanted.order.switch;
         let mailbox = switch.mailbox;
@@ -284,12 +284,24 @@ impl Arrivals {
         };
         let writes = vec![tables::put(ARRIVALS, mailbox.0, &row)];
         let mut arriving = Arriving::new(row);
-        arriving.building = match self.all.remove(&mailbox) {
-            Some(before) => before.building,
-            None => Building::open(&mailbox, store).map_err(|_| Refusal::NotReady)?,
-        };
+        if let Some(before) = self.all.remove(&mailbox) {
+            (arriving.building, arriving.is_unread) = (before.building, before.is_unread);
+        }
         self.all.insert(mailbox, arriving);
         Ok(writes)
+    }
+
+    /// A cut has moved a mailbox here. One of which nothing is known moved here before this disk was set back.
+    pub fn expect(&mut self, mailbox: &MailboxId, switch: Digest) {
+        if self.all.get(mailbox).is_some_and(|arriving| arriving.row.record == switch) {
+            return;
+        }
+        let mut arriving = Arriving::new(Arrival::unknown(switch));
+        match self.all.remove(mailbox) {
+            Some(before) => (arriving.building, arriving.is_unread) = (before.building, before.is_unread),
+            None => arriving.is_unread = true,
+        }
+        self.all.insert(*mailbox, arriving);
     }
 
     /// Looks at each arrival and takes the steps that can be taken.
@@ -305,6 +317,19 @@ impl Arrivals {
         let mailboxes: Vec<MailboxId> = self.all.keys().copied().collect();
         for mailbox in mailboxes {
             let Some(mut arriving) = self.all.remove(&mailbox) else { continue };
+            if arriving.is_unread {
+                // Of a residence of its own that is over, this node may still have to append to these rows.
+                let spans = around.head.mailbox(&mailbox).and_then(|known| known.moved.as_ref());
+                let mut spans = spans.iter().flat_map(|moved| &moved.spans);
+                if spans.any(|span| span.node == self.me && around.delivered < span.until) {
+                    self.all.insert(mailbox, arriving);
+                    continue;
+                }
+                arriving.is_unread = false;
+                if arriving.row.whole.is_none() {
+                    arriving.building = Building::open(&mailbox, around.store)?;
+                }
+            }
             if self.step(&mailbox, &mut arriving, around, &mut steps)? {
                 self.all.insert(mailbox, arriving);
             }

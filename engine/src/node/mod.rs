@@ -393,7 +393,7 @@ impl Node {
                 out.push(Output::Delivery(token, fate));
             }
             Input::Evidence(token, from, evidence) => self.keep(token, from, &evidence, out),
-            Input::Move(token, wanted) => self.want(token, *wanted, store, out),
+            Input::Move(token, wanted) => self.want(token, *wanted, out),
             Input::HandedOver(mailbox, answer) => {
                 if let Answered::Page(handed) = &answer
                     && handed.is_false()

@@ -18,8 +18,8 @@ const MAX_STAYING: usize = 1_024;
 
 impl Node {
     /// An owner moves its mailbox here; or has its mailbox stay where it is, which abandons a move.
-    pub(super) fn want(&mut self, token: Token, wanted: Wanted, store: &dyn Read, out: &mut Vec<Output>) {
-        let answer = self.try_want(token, wanted, store, out);
+    pub(super) fn want(&mut self, token: Token, wanted: Wanted, out: &mut Vec<Output>) {
+        let answer = self.try_want(token, wanted, out);
         if let Some(answer) = answer.transpose() {
             out.push(Output::Moving(token, answer.map(Box::new)));
         }
@@ -29,7 +29,6 @@ impl Node {
         &mut self,
         token: Token,
         wanted: Wanted,
-        store: &dyn Read,
         out: &mut Vec<Output>,
     ) -> Result<Option<MoveStatus>, Refusal> {
         let mailbox = wanted.order.switch.mailbox;
@@ -64,7 +63,7 @@ impl Node {
         if !came_by_it && !self.arrivals.has(&mailbox) {
             self.may_move(&mailbox, Extent::default())?;
         }
-        let writes = self.arrivals.want(wanted, self.ledger.head(), store)?;
+        let writes = self.arrivals.want(wanted, self.ledger.head())?;
         if !writes.is_empty() {
             self.persist(writes, out);
         }
@@ -116,6 +115,8 @@ impl Node {
             }
             if known.home == self.me {
                 self.outbox.expect(mailbox, epoch);
+                let switch = known.moved.as_ref().map_or(known.record, |moved| moved.switch);
+                self.arrivals.expect(&mailbox, switch);
             }
         }
         for record in &cut.body.records {

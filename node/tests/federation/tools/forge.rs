@@ -49,7 +49,7 @@ pub(crate) fn moving(rows: &Rows) -> Vec<Write> {
     let row = LogRow { settled: 1, epoch: 1, position: 0, slice, leaves: Vec::new() };
     vec![
         put(EXTRACTS, extract_key(&mailbox, &slice), &extract),
-        put(EDGES, mailbox.0, &Edge { frontier: Frontier::new(), expired_to: 0 }),
+        put(EDGES, mailbox.0, &Edge { frontier: Frontier::new(), expired_to: 0, last_epoch: 0 }),
         put(
             ARRIVALS,
             mailbox.0,
