@@ -14,7 +14,7 @@ use postroad_tests::sins;
 use sha2::{Digest as _, Sha256};
 
 const USAGE: &str = "usage: simulate --seeds A..B [--trace] [--jobs N] [--outcomes-only] \
-                     [--bug NAME] | --sins --seeds A..B [--sin NAME] [--trace] [--jobs N]";
+                     [--moves] [--bug NAME] | --sins --seeds A..B [--sin NAME] [--trace] [--jobs N]";
 
 /// In so many seeds everything must have happened.
 const ENOUGH: u64 = 200;
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     }
     let mut report = Report::new();
     in_order(&asked, |seed| run(seed, &asked.options), |outcome| report.outcome(&outcome, &asked));
-    report.finish(asked.options.bug.is_some())
+    report.finish(asked.options.bug.is_some(), asked.options.moves)
 }
 
 /// Runs all seeds on as many threads as asked, and takes what comes of them in the order of the seeds.
@@ -117,6 +117,7 @@ fn read_args() -> Option<Asked> {
                 asked.sin = Some(Sin::ALL.into_iter().find(|sin| sin.name() == name)?);
             }
             "--trace" => asked.options.trace = true,
+            "--moves" => asked.options.moves = true,
             "--outcomes-only" => asked.options.outcomes_only = true,
             "--jobs" => asked.jobs = args.next()?.parse().ok().filter(|jobs| *jobs > 0)?,
             "--bug" => asked.options.bug = Some(Bug::named(&args.next()?)?),
@@ -167,12 +168,13 @@ impl Report {
         self.slowest = self.slowest.max((outcome.final_ms, outcome.seed));
         if let Some(violation) = &outcome.violation {
             self.failed += 1;
-            let (seed, Options { bug, outcomes_only, .. }) = (outcome.seed, asked.options);
+            let (seed, Options { bug, outcomes_only, moves, .. }) = (outcome.seed, asked.options);
+            let moves = if moves { " --moves" } else { "" };
             let bug = bug.map(|bug| format!(" --bug {}", bug.name())).unwrap_or_default();
             let only = if outcomes_only { " --outcomes-only" } else { "" };
             println!("seed {seed}: {violation}");
             println!(
-                "  again: cargo run --release -p postroad-tests --bin simulate -- --seeds {seed}..{}{bug}{only} --trace",
+                "  again: cargo run --release -p postroad-tests --bin simulate -- --seeds {seed}..{}{moves}{bug}{only} --trace",
                 seed + 1
             );
         }
@@ -187,13 +189,13 @@ impl Report {
         self.count as f64 / self.began.elapsed().as_secs_f64()
     }
 
-    fn finish(self, bugged: bool) -> ExitCode {
+    fn finish(self, bugged: bool, moves: bool) -> ExitCode {
         for (name, value) in self.stats.list() {
             println!("{name:>22} {value}");
         }
         let (final_ms, seed) = self.slowest;
         println!("final at most {final_ms} ms of cut time after all faults (seed {seed}); {:.1} seeds/s", self.rate());
-        let never = self.stats.never();
+        let never = self.stats.never(moves);
         let all = bugged || self.count < ENOUGH || never.is_empty();
         if !all {
             println!("in {} seeds there were no {}", self.count, never.join(", "));

@@ -35,7 +35,8 @@ impl World {
                 };
                 let verdict = self.checks.order.shown(&client.id, cut, &self.federation);
                 self.judge(verdict)?;
-                if proof.value.as_ref().map(|value| value.home) != Some(self.ids[client.home]) {
+                let first = self.moves || proof.value.as_ref().map(|value| value.home) == Some(self.ids[client.home]);
+                if !first {
                     return self.broken("verification", "a home proof names another home");
                 }
                 let epoch = cut.epoch;
@@ -43,6 +44,8 @@ impl World {
                 client.registered = true;
                 client.epoch = client.epoch.max(epoch);
             }
+            // It has moved since.
+            Some(Reply::Refused(Refusal::AlreadyRegistered { .. })) if self.moves => self.clients[me].registered = true,
             Some(Reply::Refused(Refusal::NotReady | Refusal::Busy)) | None => {}
             Some(other) => return self.broken("world", format!("a registration was answered with {other:?}")),
         }
@@ -57,8 +60,13 @@ impl World {
         reply: Option<Reply>,
     ) -> Step {
         let Some(Reply::Delivery(Some(proof))) = reply else { return Ok(()) };
-        let home = self.clients.iter().find(|client| client.id == recipient).map_or(0, |client| client.home);
-        if let Err(error) = proof.verify(id, seq, &recipient, &self.ids[home], &self.federation) {
+        let node = proof.attested.attestation.body.node;
+        let home = self.index_of(&node).unwrap_or(0);
+        if self.checks.logs.residence(&recipient, &node, proof.attested.attestation.body.epoch).is_none() {
+            let step = self.broken("verification", "a delivery proof by a node where the recipient did not live");
+            return self.unless_sinner(home, step);
+        }
+        if let Err(error) = proof.verify(id, seq, &recipient, &node, &self.federation) {
             let step = self.broken("verification", format!("a delivery proof: {error}"));
             return self.unless_sinner(home, step);
         }
@@ -90,6 +98,7 @@ impl World {
                 }
                 if node == client.home {
                     let from = client.log.next_index();
+                    client.subscribed_at = self.now;
                     self.send_to_node(session, &FromClient::Subscribe(from));
                 }
                 self.resend(me);
@@ -161,6 +170,10 @@ impl World {
     fn acknowledge(&mut self, me: usize, session: usize) {
         let client = &mut self.clients[me];
         let log = client.log.acknowledge();
+        if self.moves {
+            // What an owner has acknowledged it keeps: no home has to hand that over.
+            client.saved = None;
+        }
         let signed = Signed::sign(Acknowledgement { mailbox: client.id, log }, &client.secret, &self.federation);
         self.send_to_node(session, &FromClient::Acknowledge(signed.into_inner()));
     }

@@ -23,13 +23,22 @@ pub(super) enum Asker {
     HandIn,
     /// A client that asks for its message.
     Delivery { client: usize, recipient: MailboxId, seq: Seq, id: Digest },
+    /// An owner that moves its mailbox, and which of its orders it is.
+    Move { client: usize, order: u64 },
+    /// A node to which a mailbox moves, and which other one it asks for the log; how often that has put it off.
+    Handoff { node: usize, life: u64, of: usize, mailbox: MailboxId, waits: u32 },
+    /// A node to which a mailbox has moved, which other one it asks for slices, and for which.
+    Extracts { node: usize, life: u64, of: usize, mailbox: MailboxId, slices: Vec<SliceKey>, waits: u32 },
 }
 
 impl World {
     /// A question goes out. What is lost is answered by nothing, after a while.
     pub(super) fn ask(&mut self, asker: Asker, to: usize, question: &Question) {
         let reachable = match &asker {
-            Asker::Slice { node, .. } | Asker::Cuts { node, .. } => self.connected(*node, to),
+            Asker::Slice { node, .. }
+            | Asker::Cuts { node, .. }
+            | Asker::Handoff { node, .. }
+            | Asker::Extracts { node, .. } => self.connected(*node, to),
             _ => true,
         };
         if !reachable || self.nodes[to].running.is_none() || (!self.healed && self.rng.permille(50)) {
@@ -41,7 +50,7 @@ impl World {
         self.after(after, Event::Question { asker, to, bytes: encode(question) });
     }
 
-    fn reply(&mut self, asker: Asker, reply: &Reply) {
+    pub(super) fn reply(&mut self, asker: Asker, reply: &Reply) {
         let after = self.rng.within(1..=40);
         let bytes = (self.healed || !self.rng.permille(30)).then(|| encode(reply));
         self.after(after, Event::Reply { asker, bytes });
@@ -98,6 +107,9 @@ impl World {
                 }
                 self.reply(asker, &Reply::Taken);
             }
+            Question::Move(request) => self.take_over(asker, to, *request),
+            Question::Handoff(request) => return self.hand_over(asker, to, *request, bytes),
+            Question::Extracts(mailbox, slices) => return self.extracts(asker, to, mailbox, &slices, bytes),
             Question::Genesis
             | Question::Status
             | Question::Home(..)
@@ -107,12 +119,9 @@ impl World {
             | Question::Evidence(_)
             | Question::Explain(..)
             | Question::Anchored(..)
-            | Question::Move(_)
             | Question::MoveStatus(_)
             | Question::MayMove(..)
             | Question::Inventory(_)
-            | Question::Handoff(_)
-            | Question::Extracts(..)
             | Question::Nodes(_) => {
                 return self.broken("world", "a question that nobody here asks");
             }
@@ -120,14 +129,14 @@ impl World {
         Ok(())
     }
 
-    fn remember(&mut self, node: usize, asker: Asker) -> Token {
+    pub(super) fn remember(&mut self, node: usize, asker: Asker) -> Token {
         let Some(running) = self.nodes[node].running.as_mut() else { return 0 };
         running.next_token += 1;
         running.asked.insert(running.next_token, asker);
         running.next_token
     }
 
-    fn asker(&mut self, node: usize, token: Token) -> Option<Asker> {
+    pub(super) fn asker(&mut self, node: usize, token: Token) -> Option<Asker> {
         self.nodes[node].running.as_mut()?.asked.remove(&token)
     }
 
@@ -241,6 +250,17 @@ impl World {
             }
             Asker::Register { client } => self.client_registered(client, reply)?,
             Asker::HandIn => {}
+            Asker::Move { client, order } => self.ordered_move(client, order, reply)?,
+            Asker::Handoff { node, life, of, mailbox, .. } => {
+                if self.nodes[node].life == life {
+                    self.handed(node, of, mailbox, reply)?;
+                }
+            }
+            Asker::Extracts { node, life, of, mailbox, slices, .. } => {
+                if self.nodes[node].life == life {
+                    self.extracted(node, of, mailbox, slices, reply)?;
+                }
+            }
             Asker::Delivery { client, recipient, seq, id } => {
                 self.client_delivered(client, (recipient, seq, id), reply)?;
             }

@@ -14,6 +14,7 @@ use postroad_protocol::{Digest, Federation, MailboxId, NodeId, SecretKey, Seq, S
 use super::calls::Asker;
 use super::client_store::Saved;
 use super::log::Log;
+use super::movers::Order;
 use super::rng::Rng;
 use super::world::{Event, Step, World};
 
@@ -25,6 +26,14 @@ pub(super) struct Client {
     pub(super) secret: SecretKey,
     pub(super) id: MailboxId,
     pub(super) home: usize,
+    /// The epoch since which the mailbox lives there, as far as its owner knows.
+    pub(super) since: u64,
+    /// When it last asked its home for its entries.
+    pub(super) subscribed_at: u64,
+    /// Its recovery key.
+    pub(super) recovery: Option<SecretKey>,
+    /// Switches that no node has taken note of yet.
+    pub(super) orders: Vec<Order>,
     owner: OwnerSigned,
     pub(super) registered: bool,
     pub(super) asked_at: u64,
@@ -66,18 +75,23 @@ pub(super) enum State {
 }
 
 impl Client {
-    pub(super) fn new(rng: &mut Rng, nodes: usize, federation: &Federation, ids: &[NodeId]) -> Client {
+    pub(super) fn new(rng: &mut Rng, nodes: usize, federation: &Federation, ids: &[NodeId], moves: bool) -> Client {
         let secret = SecretKey::from_seed(rng.array());
         let home = rng.index(nodes);
+        let recovery = (moves && rng.permille(300)).then(|| SecretKey::from_seed(rng.array()));
         let registration = Registration {
             mailbox: secret.public(),
             home: ids[home],
             encryption_key: Digest(rng.array()),
-            recovery_key: None,
+            recovery_key: recovery.as_ref().map(SecretKey::public),
         };
         Client {
             id: secret.public(),
             home,
+            since: 0,
+            subscribed_at: 0,
+            recovery,
+            orders: Vec::new(),
             owner: Signed::sign(registration, &secret, federation).into_inner(),
             registered: false,
             asked_at: 0,
@@ -107,14 +121,11 @@ impl Client {
         if self.log.final_size != Some(self.log.next_index()) {
             return Some(format!("{} entries, {:?} are final", self.log.next_index(), self.log.final_size));
         }
-        if self.sample().is_some() && !self.delivered {
-            return Some("has no delivery proof".into());
-        }
         None
     }
 
     /// The message for which it asks whether it is delivered: recipient, place, id.
-    fn sample(&self) -> Option<(MailboxId, Seq, Digest)> {
+    pub(super) fn sample(&self) -> Option<(MailboxId, Seq, Digest)> {
         self.outgoing.iter().find_map(|outgoing| match outgoing.state {
             State::Ordered(seq) => {
                 let message = &outgoing.bundle.messages[0];
@@ -138,9 +149,14 @@ impl World {
             if self.now >= self.clients[me].asked_at + 700 {
                 self.clients[me].asked_at = self.now;
                 let question = Question::Register(self.clients[me].owner.clone());
-                self.ask(Asker::Register { client: me }, home, &question);
+                // Whoever has moved is told so where it registered.
+                let first = self.index_of(&self.clients[me].owner.body.home).unwrap_or(home);
+                self.ask(Asker::Register { client: me }, first, &question);
             }
             return Ok(());
+        }
+        if self.moves {
+            self.look_up(me)?;
         }
         if self.now < self.heals_at {
             let bundles = self.rng.below(3).min(self.clients[me].left);

@@ -12,6 +12,7 @@ pub(super) struct Saved {
     counters: BTreeMap<usize, u64>,
     outgoing: Vec<Outgoing>,
     log: Log,
+    lives: (usize, u64),
 }
 
 impl World {
@@ -19,7 +20,8 @@ impl World {
     pub(super) fn save_client(&mut self, me: usize) {
         let client = &mut self.clients[me];
         let (counters, outgoing, log) = (client.counters.clone(), client.outgoing.clone(), client.log.clone());
-        client.saved = Some(Saved { counters, outgoing, log });
+        let lives = (client.home, client.since);
+        client.saved = Some(Saved { counters, outgoing, log, lives });
     }
 
     /// A client dies, and is back at once.
@@ -36,10 +38,10 @@ impl World {
         client.sessions.clear();
         client.registered = false;
         client.epoch = 0;
-        if set_back && let Some(Saved { counters, outgoing, log }) = client.saved.take() {
+        if set_back && let Some(Saved { counters, outgoing, log, lives }) = client.saved.take() {
             // What it has forgotten it reads again, and reads the same.
             for (id, seq) in client.log.behind(&log) {
-                self.checks.once.forgotten(client.id, *id, *seq);
+                self.checks.once.forgotten(client.id, id, seq);
             }
             // Rule 5: a sender keeps a bundle until it is ordered, or else it may expire in a chain that died.
             let kept = |lost: &Outgoing| outgoing.iter().any(|kept| kept.bundle == lost.bundle);
@@ -47,6 +49,7 @@ impl World {
                 self.checks.once.not_kept(&lost.bundle);
             }
             (client.counters, client.outgoing, client.log) = (counters, outgoing, log);
+            (client.home, client.since) = lives;
             self.stats.clients_set_back += 1;
         }
         for outgoing in &mut client.outgoing {

@@ -1,9 +1,10 @@
 //! Disks: a group's transaction goes to disk whole or not at all, which takes a while; it may be slow, or full, or the
 //! process may die meanwhile, and nobody has heard which of the two it was. A disk may also come back as it was before.
 
-use postroad_engine::tables::{self, ALL, BATCHES, CUTS, SLICES, StoredBatch};
+use postroad_engine::tables::{self, ALL, BATCHES, CUTS, EDGES, SLICES, StoredBatch};
 use postroad_engine::{Input, Output};
 use postroad_protocol::codec::decode;
+use postroad_protocol::MailboxId;
 use postroad_protocol::signed::Statement;
 use postroad_protocol::slice::SliceKey;
 use postroad_store::{Guard, GuardRecord, Read, Store, Table, Transaction, Write};
@@ -234,6 +235,18 @@ impl World {
         }
         if careless {
             return true;
+        }
+        // A log that was taken over is kept by those who had it only until that is settled and done.
+        let lacks = |mailbox: &MailboxId| {
+            let is_edge = |row: &Write| matches!(row, Write::Put { table, key, .. } if *table == EDGES && *key == mailbox.0);
+            has(sim, EDGES, &mailbox.0) && !backup.rows.iter().any(is_edge)
+        };
+        let window = self.federation.params().routing_window_epochs;
+        let mut here = self.checks.chains.state().mailboxes().filter(|(_, known)| known.home == sim.id);
+        if here.any(|(mailbox, known)| {
+            known.moved.as_ref().is_some_and(|moved| moved.is_finished(window)) && lacks(mailbox)
+        }) {
+            return false;
         }
         // Every batch that is not in the copy: its slices must be where a cut says that they are.
         let rows = disk.range(BATCHES, &[], &[], usize::MAX).unwrap_or_default();

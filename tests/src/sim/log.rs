@@ -6,6 +6,7 @@ use postroad_client::verify_log::{Attested, Checked, LogVerifier};
 use postroad_protocol::attestation::{LogHead, LogLeaf, MailboxAttestation};
 use postroad_protocol::cut::CertifiedCut;
 use postroad_protocol::entry::Entry;
+use postroad_protocol::merkle::log::Frontier;
 use postroad_protocol::signed::Verify;
 use postroad_protocol::wire::client::Settled;
 use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Seq};
@@ -16,13 +17,17 @@ pub(super) struct Log {
     verifier: LogVerifier,
     /// Which message is at which place, entry by entry.
     read: Vec<(Digest, Seq)>,
-    last: Option<LogLeaf>,
+    leaves: Vec<LogLeaf>,
     cut: Option<CertifiedCut>,
     settled: Option<Settled>,
     /// What may come late below that all the same.
     overdue: BTreeSet<(u64, u32)>,
     /// Size of the last final attestation that holds.
     pub(super) final_size: Option<u64>,
+    /// That attestation.
+    last_final: Option<Box<MailboxAttestation>>,
+    /// The log that the home continues, after a move.
+    continues: Option<LogHead>,
 }
 
 impl Log {
@@ -30,11 +35,13 @@ impl Log {
         Log {
             verifier: LogVerifier::new(mailbox, home),
             read: Vec::new(),
-            last: None,
+            leaves: Vec::new(),
             cut: None,
             settled: None,
             overdue: BTreeSet::new(),
             final_size: None,
+            last_final: None,
+            continues: None,
         }
     }
 
@@ -43,12 +50,43 @@ impl Log {
     }
 
     pub(super) fn last(&self) -> Option<&LogLeaf> {
-        self.last.as_ref()
+        self.leaves.last()
     }
 
     /// What this log has and an older copy of it does not.
-    pub(super) fn behind(&self, older: &Log) -> &[(Digest, Seq)] {
-        &self.read[older.read.len()..]
+    pub(super) fn behind(&self, older: &Log) -> Vec<(Digest, Seq)> {
+        let has = |read: &&(Digest, Seq)| !older.read.contains(read);
+        self.read.iter().filter(has).copied().collect()
+    }
+
+    /// How much of it a log has as well.
+    pub(super) fn in_common(&self, with: &[LogLeaf]) -> usize {
+        self.leaves.iter().zip(with).take_while(|(here, there)| here == there).count()
+    }
+
+    /// The mailbox lives at `home` since an epoch, and its log there continues this one as it had `size` entries, or one
+    /// that was never read here. Returns what comes again.
+    pub(super) fn moves_to(&mut self, home: NodeId, since: u64, size: usize, continues: LogHead) -> Vec<(Digest, Seq)> {
+        self.leaves.truncate(size);
+        self.verifier.roll_back(self.edge(size), self.leaves.last().copied());
+        self.verifier.moves_to(home, since, continues.size);
+        (self.settled, self.final_size, self.continues) = (None, None, Some(continues));
+        self.overdue.clear();
+        self.read.split_off(size)
+    }
+
+    fn edge(&self, size: usize) -> Frontier {
+        let mut edge = Frontier::new();
+        self.leaves[..size].iter().for_each(|leaf| edge.append(leaf.hash()));
+        edge
+    }
+
+    /// What its owner can hand to a new home: the last log that was attested finally, and its right edge.
+    pub(super) fn base(&self) -> Option<(MailboxAttestation, Frontier)> {
+        let attested = self.last_final.as_deref()?;
+        let size = usize::try_from(attested.log.log.size).ok().filter(|size| *size <= self.leaves.len())?;
+        let edge = self.edge(size);
+        (edge.root() == attested.log.log.root).then(|| (attested.clone(), edge))
     }
 
     /// The log so far, which its owner acknowledges: nobody asks for smaller ones any more.
@@ -75,8 +113,11 @@ impl Log {
         if self.settled.is_some_and(|settled| at < settled.below) && !self.overdue.contains(&at) {
             return Err(format!("{seq} came after it was said to be settled"));
         }
-        self.last = Some(checked.leaf);
+        self.leaves.push(checked.leaf);
         self.read.push((checked.placed.id, seq));
+        if self.continues.is_some_and(|log| log.size == self.next_index() && log != self.verifier.head()) {
+            return Err("the log is not the one that the home says it continues".into());
+        }
         if let Some(attested) = self.verifier.caught_up(federation).map_err(|error| error.to_string())? {
             self.note(attested);
         }
@@ -100,9 +141,12 @@ impl Log {
     }
 
     /// An attestation.
-    pub(super) fn attested(&mut self, attested: &MailboxAttestation, federation: &Federation) -> Result<(), String> {
-        let attested = self.verifier.attested(attested, federation).map_err(|error| error.to_string())?;
+    pub(super) fn attested(&mut self, shown: &MailboxAttestation, federation: &Federation) -> Result<(), String> {
+        let attested = self.verifier.attested(shown, federation).map_err(|error| error.to_string())?;
         self.note(attested);
+        if let Attested::Holds { is_final: true, .. } = attested {
+            self.last_final = Some(Box::new(shown.clone()));
+        }
         Ok(())
     }
 

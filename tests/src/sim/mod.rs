@@ -16,6 +16,8 @@ mod harvest;
 mod invariants;
 mod log;
 mod mangle;
+mod movers;
+mod moves;
 mod net;
 mod node;
 mod outputs;
@@ -41,6 +43,8 @@ pub struct Options {
     pub outcomes_only: bool,
     /// Whether every event is printed.
     pub trace: bool,
+    /// Whether owners move their mailboxes.
+    pub moves: bool,
 }
 
 /// What became of one seed.

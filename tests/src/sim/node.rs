@@ -7,10 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use postroad_engine::arrivals::Unsettled;
+use postroad_engine::handover::Handovers;
 use postroad_engine::outbox::AttestedView;
 use postroad_engine::{Config, Input, Load, Node, Now, Output, Time, Token};
 use postroad_protocol::wire::client::Overdue;
-use postroad_protocol::{NodeId, SecretKey};
+use postroad_protocol::{MailboxId, NodeId, SecretKey};
 use postroad_store::{Guard, Snapshot, Store, Write};
 
 use super::bugs::{Bug, unvoted};
@@ -72,6 +74,12 @@ pub(super) struct Running {
     /// Overdue slices, as its clients are told.
     pub(super) overdue: Vec<Overdue>,
     pub(super) view: Option<Arc<AttestedView>>,
+    /// Its last attestation that is final.
+    pub(super) last_final: Option<Arc<AttestedView>>,
+    /// How far logs were handed over.
+    pub(super) handovers: Handovers,
+    /// What former homes may still have for mailboxes that moved here.
+    pub(super) unsettled: BTreeMap<MailboxId, Unsettled>,
     pub(super) asked: BTreeMap<Token, Asker>,
     pub(super) next_token: Token,
 }
@@ -157,6 +165,9 @@ impl World {
             settled: (0, (0, 0)),
             overdue: Vec::new(),
             view: None,
+            last_final: None,
+            handovers: Handovers::default(),
+            unsettled: BTreeMap::new(),
             asked: BTreeMap::new(),
             next_token: 1,
         });

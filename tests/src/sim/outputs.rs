@@ -1,5 +1,7 @@
 //! What becomes of a node's outputs.
 
+use std::sync::Arc;
+
 use postroad_engine::{Input, Output, Report, tables};
 use postroad_protocol::Signature;
 use postroad_protocol::codec::encode;
@@ -33,9 +35,9 @@ impl World {
                 Some(to) => self.send(me, to, Stream::Down, encode(&FromSequencer::Busy(digest))),
                 None => return self.broken("world", "a busy sequencer tells nobody"),
             },
-            Output::Moving(..) | Output::AskHandoff(..) | Output::AskExtracts(..) => {
-                return self.broken("world", "nobody here moves");
-            }
+            Output::Moving(token, answer) => self.moving(me, token, answer),
+            Output::AskHandoff(node, request) => self.ask_handoff(me, node, *request),
+            Output::AskExtracts(node, mailbox, slices) => self.ask_extracts(me, node, mailbox, slices),
             Output::Blocked(..) => return self.broken("world", "an answer that nobody here asked for"),
             Output::Registered(token, result) => self.registered(me, token, result),
             Output::Delivery(token, proof) => self.delivery(me, token, proof),
@@ -55,6 +57,9 @@ impl World {
                     self.judge(verdict)?;
                 }
                 if let Some(running) = self.nodes[me].running.as_mut() {
+                    if view.anchor.is_some() {
+                        running.last_final = Some(Arc::clone(&view));
+                    }
                     running.view = Some(view);
                 }
                 self.show_attestation(me);
@@ -117,6 +122,7 @@ impl World {
             running.applied = epoch;
             running.settled = running.node.settled();
             running.overdue = running.node.overdue();
+            running.unsettled = running.node.unsettled();
         }
         let disk = self.nodes[me].disk()?;
         for epoch in self.checks.oracle.epoch() + 1..=epoch {
@@ -156,10 +162,15 @@ impl World {
         self.stats.fills += cut.body.fills.len() as u64;
         for record in &cut.body.records {
             match record {
+                Record::Move(order) => self.stats.switches += u64::from(order.home.is_some()),
                 Record::Challenge(_) => self.stats.challenges += 1,
                 Record::Answer(_) => self.stats.answers += 1,
                 Record::Lost(_) => self.stats.losses += 1,
-                Record::Node(_) | Record::Start(_) | Record::Register(_) | Record::Move(_) | Record::Import(_) => {}
+                Record::Import(signed) => {
+                    self.stats.imports += 1;
+                    self.stats.imports_missing += u64::from(!signed.body.missing.is_empty());
+                }
+                Record::Node(_) | Record::Start(_) | Record::Register(_) => {}
             }
         }
         for custody in cut.body.headers.iter().flat_map(|sealed| &sealed.custody) {

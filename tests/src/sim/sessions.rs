@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use postroad_engine::serve::{Library, Reader, Served};
+use postroad_engine::serve::{Library, Reader, Served, Unreadable};
 use postroad_engine::{ClientId, Input};
 use postroad_protocol::codec::encode;
 use postroad_protocol::wire::client::{Answer, FromClient, Settled, ToClient};
@@ -21,11 +21,11 @@ pub(super) struct Session {
     latency_ms: u64,
     /// When the last frame arrives, there and back.
     last: [u64; 2],
-    subscription: Option<Subscription>,
+    pub(super) subscription: Option<Subscription>,
 }
 
 /// Where a subscriber stands.
-struct Subscription {
+pub(super) struct Subscription {
     next: u64,
     reader: Reader,
 }
@@ -124,6 +124,8 @@ impl World {
                 self.input(node, Input::Submit(session as ClientId, mailbox, bundle));
             }
             Some(AtNode::Acknowledge(signed)) => self.input(node, Input::Acknowledge(signed)),
+            // Whoever reads asks first where the mailbox lives, and since when.
+            Some(AtNode::Subscribe(_)) if !self.is_here(node, client) => {}
             Some(AtNode::Subscribe(next)) => {
                 let library = Library::new(self.nodes[node].id, &self.federation);
                 let reader = Reader::new(Arc::new(library));
@@ -155,12 +157,23 @@ impl World {
     fn serve(&mut self, session: usize) -> Step {
         let Session { client, node, .. } = self.sessions[session];
         let mailbox = self.clients[client].id;
+        if !self.is_here(node, client) {
+            self.sessions[session].subscription = None;
+            return Ok(());
+        }
+        if !self.hosts(node, &mailbox) {
+            return Ok(());
+        }
         let disk = self.nodes[node].disk()?;
         loop {
             let Some(subscription) = self.sessions[session].subscription.as_mut() else { return Ok(()) };
             let served = subscription.reader.entries(&disk, &mailbox, subscription.next, 16, 64 << 10);
             let served = match served {
                 Ok(served) => served,
+                Err(Unreadable::Extract(slice, mailbox, _)) => {
+                    self.mend_extract(node, mailbox, *slice);
+                    return Ok(());
+                }
                 Err(error) => return self.broken("serve", format!("node {node} cannot serve {mailbox:?}: {error}")),
             };
             if served.is_empty() {
@@ -188,13 +201,19 @@ impl World {
                 self.send_to_client(session, &message);
             }
         }
-        let overdue = self.nodes[node].running.as_ref().map(|running| running.overdue.clone());
-        for missing in overdue.into_iter().flatten() {
+        let running = self.nodes[node].running.as_ref();
+        let unsettled = running.and_then(|running| running.unsettled.get(&mailbox)).cloned();
+        let mut overdue = running.map(|running| running.overdue.clone()).unwrap_or_default();
+        overdue.extend(unsettled.iter().flat_map(|unsettled| unsettled.overdue.iter().cloned()));
+        for missing in overdue {
             self.send_to_client(session, &ToClient::Overdue(missing));
         }
         let settled = self.nodes[node].running.as_ref().map(|running| running.settled);
         let size = self.sessions[session].subscription.as_ref().map(|subscription| subscription.next);
         if let (Some((epoch, mut below)), Some(size)) = (settled, size) {
+            if let Some(before) = unsettled.and_then(|unsettled| unsettled.below) {
+                below = below.min(before);
+            }
             if self.bug == Some(Bug::SettledTooFar) {
                 below = (epoch + 1, 0);
             }

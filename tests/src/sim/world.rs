@@ -42,6 +42,8 @@ pub(super) enum Event {
     ToNode { session: usize, bytes: Vec<u8> },
     ToClient { session: usize, bytes: Vec<u8> },
     Tick { client: usize },
+    /// An owner thinks of moving.
+    Wander { client: usize },
     Fault,
     Heal,
     Check,
@@ -69,6 +71,8 @@ pub(super) struct World {
     pub(super) checks: Checks,
     pub(super) bug: Option<Bug>,
     outcomes_only: bool,
+    /// Whether owners move their mailboxes.
+    pub(super) moves: bool,
     pub(super) heals_at: u64,
     pub(super) healed: bool,
     done: bool,
@@ -106,6 +110,7 @@ impl World {
             challenge_ms: story.filter(|story| story.careless).map_or_else(|| *rng.pick(&[1_500, 60_000]), |_| 200),
             lapse_ms: *rng.pick(&[10 * heartbeat_ms, 300_000]),
             retention_ms: story.map_or(Params::default().retention_ms, |story| story.retention_ms),
+            move_delay_ms: if options.moves { *rng.pick(&[200, 2_000]) } else { Params::default().move_delay_ms },
             ..Params::default()
         };
         let wall_ms = 1_700_000_000_000;
@@ -143,7 +148,9 @@ impl World {
                 links.push(Link::new(a, b, rng.within(1..=40)));
             }
         }
-        let clients = (0..rng.within(4..=10)).map(|_| Client::new(&mut rng, count, &federation, &ids)).collect();
+        let moves = options.moves;
+        let clients =
+            (0..rng.within(4..=10)).map(|_| Client::new(&mut rng, count, &federation, &ids, moves)).collect();
         let mut world = World {
             now: 0,
             rng,
@@ -164,6 +171,7 @@ impl World {
             clients,
             bug: options.bug,
             outcomes_only: options.outcomes_only,
+            moves: options.moves,
             heals_at: 0,
             healed: false,
             done: false,
@@ -185,6 +193,10 @@ impl World {
         for client in 0..self.clients.len() {
             let after = self.rng.within(100..=600);
             self.after(after, Event::Tick { client });
+            if self.moves {
+                let after = self.rng.within(500..=4_000);
+                self.after(after, Event::Wander { client });
+            }
         }
         self.heals_at = self.rng.within(5_000..=9_000);
         let first = self.rng.within(300..=1_500);
@@ -239,6 +251,7 @@ impl World {
             Event::ToNode { session, bytes } => self.node_gets(session, &bytes)?,
             Event::ToClient { session, bytes } => self.client_gets(session, &bytes)?,
             Event::Tick { client } => self.tick(client)?,
+            Event::Wander { client } => self.wander(client)?,
             Event::Fault => self.fault()?,
             Event::Heal => self.heal(),
             Event::Check => self.check()?,
@@ -322,6 +335,12 @@ impl World {
     fn unfinished(&self) -> Option<String> {
         for (at, client) in self.clients.iter().enumerate() {
             if let Some(what) = client.unfinished() {
+                return Some(format!("client {at} at node {}: {what}", client.home));
+            }
+            if client.sample().is_some_and(|(to, ..)| !client.delivered && self.can_prove(&to)) {
+                return Some(format!("client {at} at node {}: has no delivery proof", client.home));
+            }
+            if let Some(what) = self.unsettled_move(at) {
                 return Some(format!("client {at} at node {}: {what}", client.home));
             }
         }

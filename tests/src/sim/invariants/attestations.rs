@@ -7,11 +7,11 @@ use std::sync::Arc;
 use postroad_engine::outbox::AttestedView;
 use postroad_protocol::attestation::{AttestedLog, LogHead, LogLeaf};
 use postroad_protocol::merkle::map::MerkleMap;
-use postroad_protocol::merkle::tree;
 use postroad_protocol::signed::Verify;
 use postroad_protocol::{Digest, Federation, MailboxId, NodeId};
 
 use super::logs::Logs;
+use super::residences::root_of;
 use super::{Verdict, broken};
 
 const NAME: &str = "attestations";
@@ -23,7 +23,7 @@ pub(in crate::sim) struct Attestations {
     early: Vec<Arc<AttestedView>>,
     /// Node and epoch of each that held, by digest.
     held: BTreeMap<Digest, (NodeId, u64)>,
-    roots: BTreeMap<(MailboxId, u64), Digest>,
+    roots: BTreeMap<(MailboxId, u64, u64), Digest>,
 }
 
 impl Attestations {
@@ -57,36 +57,59 @@ impl Attestations {
     fn check(&mut self, view: &AttestedView, logs: &Logs, federation: &Federation) -> Verdict {
         let body = &view.attestation.body;
         let (node, number, epoch) = (body.node, body.number, body.epoch);
-        if let Some(missing) = logs.hosted(node, epoch).find(|mailbox| !view.map.contains(mailbox)) {
+        let mut hosted = logs.hosted(node, epoch).filter(|(_, residence)| residence.is_known(epoch));
+        if let Some((missing, _)) = hosted.find(|(mailbox, _)| !view.map.contains(mailbox)) {
             return broken(NAME, format!("attestation {number} of {node:?} leaves {missing:?} out"));
         }
         let mut map = MerkleMap::new();
         for (mailbox, said) in view.map.iter() {
-            if logs.home(mailbox).map(|home| home.0) != Some(node) {
+            let Some(residence) = logs.residence(mailbox, &node, epoch) else {
                 return broken(
                     NAME,
-                    format!("attestation {number} of {node:?} has {mailbox:?}, which lives elsewhere"),
+                    format!("attestation {number} of {node:?} has {mailbox:?}, which lives elsewhere at epoch {epoch}"),
                 );
-            }
+            };
             if logs.is_doubtful(mailbox) {
                 map.insert(*mailbox, said.clone());
                 continue;
             }
-            let log = logs.up_to(mailbox, epoch);
+            if !residence.has_base() {
+                // Between the handoff and the import.
+                if !logs.may_be(mailbox, residence, epoch, said.log) {
+                    let size = said.log.size;
+                    let what = format!(
+                        "attestation {number} of {node:?} has {size} entries of {mailbox:?}, which continue no log"
+                    );
+                    return broken(NAME, what);
+                }
+                map.insert(*mailbox, said.clone());
+                continue;
+            }
+            let log = residence.up_to(epoch);
+            let known = (*mailbox, residence.since);
             let recomputed = AttestedLog {
-                log: LogHead { size: log.len() as u64, root: self.root(mailbox, log) },
+                log: LogHead { size: log.len() as u64, root: self.root(known, log) },
                 last_epoch: log.last().map_or(0, |leaf| leaf.settled),
                 ..said.clone()
             };
             if let Some(acknowledged) = &said.acknowledged {
                 let head = acknowledged.body.log;
-                let known = log.get(..head.size as usize).map(|log| self.root(mailbox, log));
-                if known != Some(head.root)
+                let root = log.get(..head.size as usize).map(|log| self.root(known, log));
+                if root != Some(head.root)
                     || acknowledged.body.mailbox != *mailbox
                     || acknowledged.verify(federation).is_err()
                 {
                     return broken(NAME, format!("attestation {number} of {node:?} has an acknowledgement of nothing"));
                 }
+            }
+            if recomputed != *said {
+                let (size, found) = (said.log.size, recomputed.log.size);
+                let what = format!(
+                    "attestation {number} of {node:?} has {size} entries of {mailbox:?} up to {}, at epoch {epoch} there \
+                     are these {found} up to {}",
+                    said.last_epoch, recomputed.last_epoch
+                );
+                return broken(NAME, what);
             }
             map.insert(*mailbox, recomputed);
         }
@@ -102,10 +125,9 @@ impl Attestations {
         Ok(())
     }
 
-    /// The root over a log: the tree over all leaves at once, not the one that grows.
-    fn root(&mut self, mailbox: &MailboxId, log: &[LogLeaf]) -> Digest {
-        let root = || tree::root(&log.iter().map(LogLeaf::hash).collect::<Vec<_>>());
-        *self.roots.entry((*mailbox, log.len() as u64)).or_insert_with(root)
+    /// The root over a log of a mailbox in the residence that began in an epoch.
+    fn root(&mut self, (mailbox, since): (MailboxId, u64), log: &[LogLeaf]) -> Digest {
+        *self.roots.entry((mailbox, since, log.len() as u64)).or_insert_with(|| root_of(log))
     }
 
     /// Whose attestation this is, and up to which epoch, if it holds.

@@ -90,6 +90,13 @@ impl Oracle {
         self.got.entry(recipient).or_default().insert(seq, got);
     }
 
+    /// What a recipient had read beyond the log that its new home continues comes again.
+    pub(in crate::sim) fn forgotten(&mut self, recipient: &MailboxId, seq: &Seq) {
+        if let Some(got) = self.got.get_mut(recipient) {
+            got.remove(seq);
+        }
+    }
+
     /// What came to these mailboxes is what the central server has there, in its order; some of it may be missing.
     pub(in crate::sim) fn finish_in_part(&self, mailboxes: &BTreeSet<MailboxId>) -> Verdict {
         for mailbox in mailboxes {

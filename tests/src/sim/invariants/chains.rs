@@ -31,6 +31,11 @@ impl Chains {
         Chains { previous: state.cut, state, cuts: Vec::new(), headers: BTreeMap::new() }
     }
 
+    /// The state after the last cut.
+    pub(in crate::sim) fn state(&self) -> &State {
+        &self.state
+    }
+
     /// The next cut.
     pub(in crate::sim) fn ordered(&mut self, cut: &Cut, federation: &Federation) -> Verdict {
         let header = &cut.certified.header;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use postroad_protocol::attestation::LogLeaf;
 use postroad_protocol::bundle::Bundle;
 use postroad_protocol::cut::Cut;
 use postroad_protocol::{Digest, NodeId};
@@ -64,18 +65,20 @@ impl InTime {
     pub(in crate::sim) fn finish(&self, logs: &Logs) -> Result<u64, Broken> {
         let healed = self.healed_ms.unwrap_or(0);
         let mut slowest = 0;
-        for (mailbox, log) in logs.all() {
-            let finals = logs.home(mailbox).and_then(|(home, _)| self.finals.get(&home));
-            let finals = finals.map_or(&[][..], Vec::as_slice);
+        for (mailbox, home) in logs.all() {
+            let finals = self.finals.get(&home.node).map_or(&[][..], Vec::as_slice);
+            // What a new home has taken over is final there once it has.
+            let imported = home.imported();
+            let since = |leaf: &LogLeaf| imported.map_or(0, |first| self.times[leaf.settled.max(first) as usize - 1]);
             let mut seen = BTreeMap::new();
-            for leaf in log {
+            for leaf in home.log() {
                 let Some(accepted) = self.accepted.get(&leaf.message) else { continue };
                 // A message that was signed again may come twice; the first one counts.
                 if seen.insert(leaf.message, ()).is_some() {
                     continue;
                 }
-                let from = (*accepted).max(healed);
-                let Some((_, at)) = finals.iter().find(|(epoch, _)| *epoch >= leaf.settled) else {
+                let from = (*accepted).max(healed).max(since(leaf));
+                let Some((_, at)) = finals.iter().find(|(epoch, _)| *epoch >= leaf.settled.max(imported.unwrap_or(0))) else {
                     return broken(NAME, format!("{} for {mailbox:?} is under no final attestation", leaf.message));
                 };
                 let took = at.saturating_sub(from);

@@ -11,6 +11,7 @@ pub(super) mod no_blame;
 pub(super) mod once_each;
 pub(super) mod one_order;
 pub(super) mod one_statement;
+pub(super) mod residences;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -99,7 +100,8 @@ impl Checks {
         self.chains.ordered(cut, federation)?;
         self.custody.ordered(cut, federation)?;
         self.no_blame.ordered(cut, |header| self.oracle.bundles(header), &self.sinners, federation)?;
-        self.logs.ordered(cut, |header| self.oracle.bundles(header), &self.sinners, federation)?;
+        let state = self.chains.state();
+        self.logs.ordered(cut, state, |header| self.oracle.bundles(header), &self.sinners, federation)?;
         self.attestations.ordered(&self.logs, federation)?;
         self.in_time.ordered(cut, &self.attestations)
     }
