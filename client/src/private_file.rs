@@ -7,6 +7,7 @@ use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use postroad_protocol::SecretKey;
 
@@ -111,7 +112,10 @@ fn private() -> OpenOptions {
 
 /// Writes a file that only its owner reads, whole or not at all, durable with its name.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), ClientError> {
-    let draft = path.with_extension("new");
+    // Two processes may write the same file: each has a draft of its own.
+    static DRAFTS: AtomicU64 = AtomicU64::new(0);
+    let number = DRAFTS.fetch_add(1, Ordering::Relaxed);
+    let draft = path.with_extension(format!("{}-{number}.new", std::process::id()));
     let write = || {
         let mut file = private().create(true).truncate(true).open(&draft)?;
         file.write_all(bytes)?;

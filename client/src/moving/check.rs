@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Mover;
 use crate::error::ClientError;
-use crate::receiver::{Received, Receiver, ReceiverOptions, read_base};
+use crate::receiver::{Received, Receiver, ReceiverOptions, VerifiedLog, read_verified};
 
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -62,11 +62,9 @@ impl Mover {
 
     /// What a running receiver has verified, and the application acknowledged.
     fn written_down(&self, home: NodeId, imported: u64) -> Result<Option<Checked>, ClientError> {
-        let Some(based) = read_base(self.mailbox.dir())? else { return Ok(None) };
-        let body = &based.attested.attestation.body;
-        let is_its = body.node == home && body.epoch >= imported;
-        let (epoch, size) = (body.epoch, based.attested.log.log.size);
-        Ok(is_its.then_some(Checked { home, epoch, size, missing: 0, by_reader: true }))
+        let verified = read_verified(self.mailbox.dir())?;
+        let its = verified.filter(|verified| verified.home == home && verified.epoch >= imported);
+        Ok(its.map(|VerifiedLog { epoch, size, .. }| Checked { home, epoch, size, missing: 0, by_reader: true }))
     }
 }
 

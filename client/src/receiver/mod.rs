@@ -45,8 +45,8 @@ use keep::{Note, Shelf};
 use letters::Letters;
 pub use mail::{Content, Mail};
 pub use memory::Memory;
-pub(crate) use moved::read_base;
 use moved::{ASK_OTHERS_AFTER, Given, Residence};
+pub(crate) use moved::{VerifiedLog, read_verified};
 pub(crate) use store::STORE;
 use store::{Change, Position, RecvStore, Remembered};
 use tail::Tail;
@@ -160,6 +160,8 @@ pub struct Receiver {
     options: ReceiverOptions,
     store: RecvStore,
     newest: Newest,
+    /// What was written down last of the log that was read.
+    written: Option<VerifiedLog>,
     verifier: LogVerifier,
     delivery: Delivery,
     /// The first entry that the application does not have.
@@ -296,6 +298,7 @@ impl Receiver {
         let mut receiver = Receiver {
             endpoint: Endpoint::with_key(mailbox.secret())?,
             newest: Newest::default(),
+            written: None,
             delivery: Delivery::resume(options.mode, seen, numbers, blind),
             low: log.size(),
             verifier: LogVerifier::resume(me, home, log, before, mark),
@@ -428,6 +431,7 @@ impl Receiver {
         if is_based {
             self.write_base()?;
         }
+        self.write_verified()?;
         self.verifier.release(self.low);
         if self.low > before_low {
             self.tell_home().await;

@@ -35,6 +35,23 @@ pub(super) const ASK_OTHERS_AFTER: Duration = Duration::from_secs(1);
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What the owner can hand to a new home, for a process that finds the store in use.
 const BASE: &str = "recv/base";
+/// The last final attestation of the present home all of which the application has, for such a process.
+const VERIFIED: &str = "recv/verified";
+
+/// A log that a home has attested finally, and that was read here as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub(crate) struct VerifiedLog {
+    /// The home.
+    #[n(0)]
+    pub(crate) home: NodeId,
+    /// The epoch that it attests.
+    #[n(1)]
+    pub(crate) epoch: u64,
+    /// How many entries there are.
+    #[n(2)]
+    pub(crate) size: u64,
+}
 
 /// Where the mailbox lived when it was read last.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -80,13 +97,21 @@ impl Mailbox {
     }
 }
 
-/// What a running receiver has written down.
-pub(crate) fn read_base(mailbox_dir: &Path) -> Result<Option<Based>, ClientError> {
-    let path = mailbox_dir.join(BASE);
-    match std::fs::read(&path) {
-        Ok(bytes) => decode(&bytes).map(Some).map_err(|error| damaged(&path, error)),
+/// What a running receiver has written down for a new home.
+fn read_base(mailbox_dir: &Path) -> Result<Option<Based>, ClientError> {
+    read_note(&mailbox_dir.join(BASE))
+}
+
+/// What a running receiver has written down of the log that it has read.
+pub(crate) fn read_verified(mailbox_dir: &Path) -> Result<Option<VerifiedLog>, ClientError> {
+    read_note(&mailbox_dir.join(VERIFIED))
+}
+
+fn read_note<T: for<'b> Decode<'b, ()> + Encode<()>>(path: &Path) -> Result<Option<T>, ClientError> {
+    match std::fs::read(path) {
+        Ok(bytes) => decode(&bytes).map(Some).map_err(|error| damaged(path, error)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(ClientError::Io { path, source }),
+        Err(source) => Err(ClientError::Io { path: path.to_owned(), source }),
     }
 }
 
@@ -108,6 +133,20 @@ impl Receiver {
             Some(based) => write_durably(&self.mailbox.dir().join(BASE), &encode(based)),
             None => Ok(()),
         }
+    }
+
+    /// Writes down, for a process that follows a move, what the application has of what the home attested last.
+    pub(super) fn write_verified(&mut self) -> Result<(), ClientError> {
+        let Some(last) = self.attestations.last_final().filter(|last| last.log.log.size <= self.low) else {
+            return Ok(());
+        };
+        let body = &last.attestation.body;
+        let verified = VerifiedLog { home: body.node, epoch: body.epoch, size: last.log.log.size };
+        if moving::target(self.mailbox.dir()).is_some() && self.written != Some(verified) {
+            write_durably(&self.mailbox.dir().join(VERIFIED), &encode(&verified))?;
+            self.written = Some(verified);
+        }
+        Ok(())
     }
 
     /// Whether a move to another node is under way, so that what that node may continue has to stay.

@@ -25,12 +25,7 @@ impl Node {
         }
     }
 
-    fn try_want(
-        &mut self,
-        token: Token,
-        wanted: Wanted,
-        out: &mut Vec<Output>,
-    ) -> Result<Option<MoveStatus>, Refusal> {
+    fn try_want(&mut self, token: Token, wanted: Wanted, out: &mut Vec<Output>) -> Result<Option<MoveStatus>, Refusal> {
         let mailbox = wanted.order.switch.mailbox;
         let Some(known) = self.ledger.head().mailbox(&mailbox) else {
             return Err(Refusal::NotFound { what: format!("mailbox {mailbox}") });

@@ -353,12 +353,12 @@ impl Closed {
             return Err(refused.clone().into());
         }
         match (moved.base_span(import.base.as_ref()), &import.base) {
-            (None, _) => return Err(malformed("the import continues no log of a former home")),
+            (None, _) => Err(malformed("the import continues no log of a former home")),
             (Some(base), Some(_)) if at < base => {
-                return Err(Cleared::Inherited { below: residence.inherited() }.into());
+                Err(Cleared::Inherited { below: residence.inherited() }.into())
             }
             (Some(base), Some(log)) if at == base && settled.is_some_and(|it| it <= log.attestation.epoch) => {
-                return Err(Cleared::Inherited { below: residence.inherited() }.into());
+                Err(Cleared::Inherited { below: residence.inherited() }.into())
             }
             _ => Ok(epoch),
         }

@@ -3,8 +3,8 @@
 
 use postroad_engine::tables::{self, ALL, BATCHES, CUTS, EDGES, SLICES, StoredBatch};
 use postroad_engine::{Input, Output};
-use postroad_protocol::codec::decode;
 use postroad_protocol::MailboxId;
+use postroad_protocol::codec::decode;
 use postroad_protocol::signed::Statement;
 use postroad_protocol::slice::SliceKey;
 use postroad_store::{Guard, GuardRecord, Read, Store, Table, Transaction, Write};
@@ -238,7 +238,8 @@ impl World {
         }
         // A log that was taken over is kept by those who had it only until that is settled and done.
         let lacks = |mailbox: &MailboxId| {
-            let is_edge = |row: &Write| matches!(row, Write::Put { table, key, .. } if *table == EDGES && *key == mailbox.0);
+            let is_edge =
+                |row: &Write| matches!(row, Write::Put { table, key, .. } if *table == EDGES && *key == mailbox.0);
             has(sim, EDGES, &mailbox.0) && !backup.rows.iter().any(is_edge)
         };
         let window = self.federation.params().routing_window_epochs;

@@ -70,8 +70,7 @@ impl World {
         let client = &mut self.clients[me];
         let recovery = client.recovery.as_ref().filter(|_| by_recovery);
         let replaces = if overrides && recovery.is_some() { known.last_recovered() } else { known.record };
-        let switch =
-            Switch { mailbox: client.id, replaces, home: self.ids[to], recovery_key: known.recovery_key };
+        let switch = Switch { mailbox: client.id, replaces, home: self.ids[to], recovery_key: known.recovery_key };
         let mut order = Move::new(switch);
         if recovery.is_none() || by_both {
             order = order.by_device(&client.secret, federation);

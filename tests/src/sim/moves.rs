@@ -155,7 +155,8 @@ impl World {
             Some(Reply::Handoff(page)) => match Handed::check(*page, &node, &mailbox, &self.federation) {
                 Ok(handed) => {
                     if handed.is_false() {
-                        let step = self.broken("verification", format!("node {of} hands over another log than its own"));
+                        let step =
+                            self.broken("verification", format!("node {of} hands over another log than its own"));
                         self.unless_sinner(of, step)?;
                     }
                     Answered::Page(Box::new(handed))
@@ -247,7 +248,7 @@ impl World {
 fn authorises(order: &Move, mailbox: &MailboxId, known: &MailboxState, to: &NodeId) -> bool {
     let switch = &order.switch;
     let by_recovery = order.recovery.as_ref().map(|recovery| Some(recovery.key) == known.recovery_key);
-    let replaces = switch.replaces == known.record
-        || by_recovery == Some(true) && switch.replaces == known.last_recovered();
+    let replaces =
+        switch.replaces == known.record || by_recovery == Some(true) && switch.replaces == known.last_recovered();
     by_recovery != Some(false) && switch.mailbox == *mailbox && switch.home == *to && replaces
 }

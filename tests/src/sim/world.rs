@@ -28,22 +28,67 @@ const PATIENCE_MS: u64 = 60_000;
 
 /// What is to happen.
 pub(super) enum Event {
-    Start { node: usize },
-    Group { node: usize, life: u64 },
-    Synced { node: usize, life: u64 },
-    Wake { node: usize, life: u64 },
-    Frame { link: usize, generation: u64, from: usize, to: usize, stream: Stream, bytes: Vec<u8> },
-    Notice { link: usize, generation: u64, node: usize },
-    Redial { link: usize },
-    Question { asker: Asker, to: usize, bytes: Vec<u8> },
-    Reply { asker: Asker, bytes: Option<Vec<u8>> },
-    SessionUp { session: usize },
-    SessionLost { session: usize },
-    ToNode { session: usize, bytes: Vec<u8> },
-    ToClient { session: usize, bytes: Vec<u8> },
-    Tick { client: usize },
+    Start {
+        node: usize,
+    },
+    Group {
+        node: usize,
+        life: u64,
+    },
+    Synced {
+        node: usize,
+        life: u64,
+    },
+    Wake {
+        node: usize,
+        life: u64,
+    },
+    Frame {
+        link: usize,
+        generation: u64,
+        from: usize,
+        to: usize,
+        stream: Stream,
+        bytes: Vec<u8>,
+    },
+    Notice {
+        link: usize,
+        generation: u64,
+        node: usize,
+    },
+    Redial {
+        link: usize,
+    },
+    Question {
+        asker: Asker,
+        to: usize,
+        bytes: Vec<u8>,
+    },
+    Reply {
+        asker: Asker,
+        bytes: Option<Vec<u8>>,
+    },
+    SessionUp {
+        session: usize,
+    },
+    SessionLost {
+        session: usize,
+    },
+    ToNode {
+        session: usize,
+        bytes: Vec<u8>,
+    },
+    ToClient {
+        session: usize,
+        bytes: Vec<u8>,
+    },
+    Tick {
+        client: usize,
+    },
     /// An owner thinks of moving.
-    Wander { client: usize },
+    Wander {
+        client: usize,
+    },
     Fault,
     Heal,
     Check,
@@ -149,8 +194,7 @@ impl World {
             }
         }
         let moves = options.moves;
-        let clients =
-            (0..rng.within(4..=10)).map(|_| Client::new(&mut rng, count, &federation, &ids, moves)).collect();
+        let clients = (0..rng.within(4..=10)).map(|_| Client::new(&mut rng, count, &federation, &ids, moves)).collect();
         let mut world = World {
             now: 0,
             rng,

@@ -78,7 +78,8 @@ impl InTime {
                     continue;
                 }
                 let from = (*accepted).max(healed).max(since(leaf));
-                let Some((_, at)) = finals.iter().find(|(epoch, _)| *epoch >= leaf.settled.max(imported.unwrap_or(0))) else {
+                let Some((_, at)) = finals.iter().find(|(epoch, _)| *epoch >= leaf.settled.max(imported.unwrap_or(0)))
+                else {
                     return broken(NAME, format!("{} for {mailbox:?} is under no final attestation", leaf.message));
                 };
                 let took = at.saturating_sub(from);

@@ -96,13 +96,7 @@ impl Logs {
     }
 
     /// What is in a header, by the homes that its recipients had in its routing epoch.
-    fn parts(
-        &self,
-        bundles: &[Bundle],
-        epoch: u64,
-        position: u32,
-        routing_epoch: u64,
-    ) -> BTreeMap<NodeId, Leaves> {
+    fn parts(&self, bundles: &[Bundle], epoch: u64, position: u32, routing_epoch: u64) -> BTreeMap<NodeId, Leaves> {
         let mut parts: BTreeMap<NodeId, Leaves> = BTreeMap::new();
         for (index, message) in bundles.iter().flat_map(|bundle| &bundle.messages).enumerate() {
             let seq = Seq { epoch, position, index: index as u64 };
@@ -169,7 +163,10 @@ impl Logs {
                     return broken(NAME, format!("node {at} has a row in its logs that is none"));
                 };
                 if tables::key_number(&key) != begin + found.len() as u64 {
-                    return broken(NAME, format!("node {at} has no entry {} of {mailbox:?}", begin as usize + found.len()));
+                    return broken(
+                        NAME,
+                        format!("node {at} has no entry {} of {mailbox:?}", begin as usize + found.len()),
+                    );
                 }
                 found.extend(row.log_leaves());
             }

@@ -254,19 +254,11 @@ impl Residences {
 
     /// Whether a log of this head may be that of a residence whose base no import has told yet: some former log, and
     /// what was appended since.
-    pub(in crate::sim) fn may_be(
-        &self,
-        mailbox: &MailboxId,
-        residence: &Residence,
-        epoch: u64,
-        head: LogHead,
-    ) -> bool {
+    pub(in crate::sim) fn may_be(&self, mailbox: &MailboxId, residence: &Residence, epoch: u64, head: LogHead) -> bool {
         let normal = residence.up_to(epoch);
         let Some(size) = (head.size as usize).checked_sub(normal.len()) else { return false };
         let mut bases = self.of(mailbox).iter().filter(|it| it.has_base() && it.since < residence.since);
         size == 0 && root_of(normal) == head.root
-            || bases.any(|base| {
-                base.log.get(..size).is_some_and(|base| root_of(&[base, normal].concat()) == head.root)
-            })
+            || bases.any(|base| base.log.get(..size).is_some_and(|base| root_of(&[base, normal].concat()) == head.root))
     }
 }
