@@ -213,7 +213,7 @@ impl Mover {
             order.save(self.mailbox.dir())?;
             return self.send(&order).await;
         }
-        let place = self.place(&[to.clone()]).await?;
+        let place = self.place(std::slice::from_ref(to)).await?;
         if place.home == to.node() {
             return self.mailbox.lives_at(to.clone());
         }

@@ -277,7 +277,7 @@ impl Receiver {
         }
         self.expired_to = self.expired_to.max(attestation.log.expired_to);
         self.note_attested(attested);
-        Ok(())
+        self.write_verified()
     }
 
     /// An attestation of a size that the verifier has released. It can still be compared where the leaves since then are

@@ -191,7 +191,7 @@ impl Building {
         let acknowledged = attested.log.acknowledged.as_ref();
         let acknowledged =
             acknowledged.filter(|known| self.log.root_at(known.body.log.size) == Some(known.body.log.root));
-        let mut edge = self.edge.take().unwrap_or_else(|| Edge { frontier: page.before, expired_to: 0, last_epoch: 0 });
+        let mut edge = self.edge.take().unwrap_or(Edge { frontier: page.before, expired_to: 0, last_epoch: 0 });
         edge.last_epoch = attested.log.last_epoch;
         edge.expired_to = edge.expired_to.max(edge.frontier.size()).max(attested.log.expired_to.min(log.size));
         if let Some(acknowledged) = acknowledged {
@@ -261,7 +261,8 @@ impl Arrivals {
         let place = |base: &Base| (moved.base_span(Some(base)), base.attestation.epoch);
         let handed = handed.filter(|base| owner.as_ref().is_none_or(|owner| place(base) >= place(owner)));
         if let Some(base) = handed.filter(|_| building.fresh) {
-            return Ok(self.finish(mailbox, arriving, Some(base), true, steps));
+            self.finish(mailbox, arriving, Some(base), true, steps);
+            return Ok(());
         }
         for span in moved.spans.iter().rev().filter(|span| span.complete.is_some() && span.node != self.me) {
             if patience_ms == 0 || building.gave_up(&span.node) {
@@ -281,7 +282,8 @@ impl Arrivals {
             return Ok(());
         }
         if let Some(base) = handed {
-            return Ok(self.finish(mailbox, arriving, Some(base), true, steps));
+            self.finish(mailbox, arriving, Some(base), true, steps);
+            return Ok(());
         }
         if let Some((base, owner)) = owner.zip(arriving.row.owner.clone()) {
             building.wipe(mailbox, &mut steps.writes);
@@ -290,11 +292,13 @@ impl Arrivals {
             let last_epoch = owner.attested.log.last_epoch;
             building.edge = Some(Edge { frontier: owner.frontier, expired_to: size, last_epoch });
             steps.writes.push(tables::put(ACKS, mailbox.0, &owner.acknowledged));
-            return Ok(self.finish(mailbox, arriving, Some(base), false, steps));
+            self.finish(mailbox, arriving, Some(base), false, steps);
+            return Ok(());
         }
         if fits(None) {
             building.wipe(mailbox, &mut steps.writes);
-            return Ok(self.finish(mailbox, arriving, None, false, steps));
+            self.finish(mailbox, arriving, None, false, steps);
+            return Ok(());
         }
         arriving.reason = Some(
             "no former home hands the log over, and its owner has handed in none that a former home attested as a whole: \

@@ -601,16 +601,14 @@ impl Node {
 
 /// Mailboxes with the epochs since which they live here.
 type Residents = BTreeMap<MailboxId, u64>;
+/// Mailboxes that leave, by the epoch in which they do, each with the epoch since which it had lived here.
+type Leaving = BTreeMap<u64, Vec<(MailboxId, u64)>>;
 
 /// Who lived at `me` in epoch `delivered`, who has moved there since, and who has left since, by epoch, with the epoch
 /// since which it had lived there. Whoever has registered since lives there already: nobody could write to it before.
-fn residences(
-    me: &NodeId,
-    head: &State,
-    delivered: u64,
-) -> (Residents, Residents, BTreeMap<u64, Vec<(MailboxId, u64)>>) {
+fn residences(me: &NodeId, head: &State, delivered: u64) -> (Residents, Residents, Leaving) {
     let (mut residents, mut coming) = (Residents::new(), Residents::new());
-    let mut leaving: BTreeMap<u64, Vec<(MailboxId, u64)>> = BTreeMap::new();
+    let mut leaving = Leaving::new();
     for (mailbox, known) in head.mailboxes() {
         let spans = known.moved.iter().flat_map(|moved| &moved.spans);
         for span in spans.filter(|span| span.node == *me && delivered < span.until) {

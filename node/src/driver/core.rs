@@ -37,8 +37,6 @@ const SHOW: Duration = Duration::from_millis(200);
 /// A commit that takes longer is told of.
 const SLOW_COMMIT: Duration = Duration::from_secs(1);
 
-/// Why nobody is asked yet.
-
 /// Numbers streams, so that the end of an old one is not taken for the end of the one that replaced it.
 pub(super) type LinkId = u64;
 

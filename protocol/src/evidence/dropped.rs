@@ -354,9 +354,7 @@ impl Closed {
         }
         match (moved.base_span(import.base.as_ref()), &import.base) {
             (None, _) => Err(malformed("the import continues no log of a former home")),
-            (Some(base), Some(_)) if at < base => {
-                Err(Cleared::Inherited { below: residence.inherited() }.into())
-            }
+            (Some(base), Some(_)) if at < base => Err(Cleared::Inherited { below: residence.inherited() }.into()),
             (Some(base), Some(log)) if at == base && settled.is_some_and(|it| it <= log.attestation.epoch) => {
                 Err(Cleared::Inherited { below: residence.inherited() }.into())
             }

@@ -344,7 +344,7 @@ fn a_due_switch_whose_new_home_is_full_or_lapsed_is_void() {
 fn due_switches_go_in_the_order_of_their_map() {
     let mut world = with(|params| params.max_mailboxes_per_node = 3);
     let recovery = key("recovery").public();
-    let mut owners = vec![key("first due"), key("second due")];
+    let mut owners = [key("first due"), key("second due")];
     let fill = [world.mailboxes[2].clone()];
     let records = owners.iter().map(|owner| world.registration_with(owner, 0, Some(recovery))).collect();
     settle(&mut world, records).unwrap();

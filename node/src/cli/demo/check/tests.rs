@@ -371,7 +371,8 @@ fn a_mailbox_may_move_and_nothing_is_lost_or_out_of_order_by_that() {
 
 #[test]
 fn a_move_that_does_not_fit_shows() {
-    let cases: [(&str, fn(&mut Vec<Line>)); 6] = [
+    type Damage = fn(&mut Vec<Line>);
+    let cases: [(&str, Damage); 6] = [
         ("no move", |lines| drop(lines.remove(4))),
         ("too late", |lines| lines.swap(4, 5)),
         ("too early", |lines| lines.swap(3, 4)),
