@@ -4,7 +4,7 @@
 use postroad_protocol::MailboxId;
 use postroad_protocol::NodeId;
 use postroad_protocol::attestation::MailboxAttestation;
-use postroad_protocol::merkle::log::Log;
+use postroad_protocol::merkle::log::{Frontier, Log};
 use postroad_protocol::moving::{Base, Extent, HandoffRequest, Move};
 use postroad_protocol::state::Moved;
 use postroad_store::{Read, StoreError, Write};
@@ -168,6 +168,8 @@ impl Building {
             self.log = Log::from(page.before.clone());
         }
         self.drop_stale(mailbox, writes);
+        // Rows of this node's own may go before: then the log begins where those do.
+        let begin = if self.rows.is_empty() { page.before } else { Frontier::new() };
         self.whole = None;
         self.total = page.open;
         let attested = page.attested;
@@ -191,7 +193,7 @@ impl Building {
         let acknowledged = attested.log.acknowledged.as_ref();
         let acknowledged =
             acknowledged.filter(|known| self.log.root_at(known.body.log.size) == Some(known.body.log.root));
-        let mut edge = self.edge.take().unwrap_or(Edge { frontier: page.before, expired_to: 0, last_epoch: 0 });
+        let mut edge = self.edge.take().unwrap_or(Edge { frontier: begin, expired_to: 0, last_epoch: 0 });
         edge.last_epoch = attested.log.last_epoch;
         edge.expired_to = edge.expired_to.max(edge.frontier.size()).max(attested.log.expired_to.min(log.size));
         if let Some(acknowledged) = acknowledged {

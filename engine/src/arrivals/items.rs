@@ -56,6 +56,8 @@ pub(super) struct Items {
     older: BTreeMap<Digest, Vec<u64>>,
     /// Imports that cuts have settled, and whose entries are not in the log yet, by epoch.
     settled: BTreeMap<u64, Import>,
+    /// The others: what they have closed is in the log.
+    done: Vec<Import>,
 }
 
 /// What items are made of: where the mailbox lived, and what its log has.
@@ -125,7 +127,7 @@ impl Items {
                 && of.spans.last().is_some_and(|span| span.until <= epoch)
             {
                 if epoch <= delivered {
-                    self.close(&signed.body);
+                    self.close(signed.body.clone());
                 } else {
                     self.settled.insert(epoch, signed.body.clone());
                 }
@@ -160,6 +162,9 @@ impl Items {
                 None if is_pending(&item.slice) => {}
                 None => continue,
             }
+            if self.done.iter().any(|import| import.closes(&item.slice.origin, at.0)) {
+                continue;
+            }
             self.all.entry(at).or_insert(item);
         }
     }
@@ -183,11 +188,12 @@ impl Items {
     }
 
     /// An import has closed what it covers.
-    fn close(&mut self, import: &Import) -> Vec<((u64, u32), Item)> {
+    fn close(&mut self, import: Import) -> Vec<((u64, u32), Item)> {
         let closed = |at: &(u64, u32), item: &Item| import.closes(&item.slice.origin, at.0);
         let (closed, open) = std::mem::take(&mut self.all).into_iter().partition(|(at, item)| closed(at, item));
         self.all = open;
         let closed: BTreeMap<(u64, u32), Item> = closed;
+        self.done.push(import);
         closed.into_iter().collect()
     }
 
@@ -201,7 +207,7 @@ impl Items {
     /// The entries of the import that the cut of this epoch settled, in order; none if there was none.
     pub(super) fn due(&mut self, epoch: u64) -> Option<Vec<LogRow>> {
         let import = self.settled.remove(&epoch)?;
-        let rows = self.close(&import).into_iter().filter_map(|((of, position), item)| match item.step {
+        let rows = self.close(import).into_iter().filter_map(|((of, position), item)| match item.step {
             Step::Found(leaves) => {
                 let leaves: Vec<SliceLeaf> =
                     leaves.into_iter().filter(|leaf| !item.refused.contains(&leaf.index)).collect();
