@@ -14,6 +14,7 @@ use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Seq};
 /// A log as its owner has it.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
+    mailbox: MailboxId,
     verifier: LogVerifier,
     /// Which message is at which place, entry by entry.
     read: Vec<(Digest, Seq)>,
@@ -28,11 +29,17 @@ pub(super) struct Log {
     last_final: Option<Box<MailboxAttestation>>,
     /// The log that the home continues, after a move.
     continues: Option<LogHead>,
+    /// What its owner has said it has: that it keeps, wherever the mailbox moves.
+    kept: Vec<Kept>,
 }
+
+/// Leaves of a log, and which message is at which place.
+type Kept = (Vec<LogLeaf>, Vec<(Digest, Seq)>);
 
 impl Log {
     pub(super) fn new(mailbox: MailboxId, home: NodeId) -> Log {
         Log {
+            mailbox,
             verifier: LogVerifier::new(mailbox, home),
             read: Vec::new(),
             leaves: Vec::new(),
@@ -42,7 +49,13 @@ impl Log {
             final_size: None,
             last_final: None,
             continues: None,
+            kept: Vec::new(),
         }
+    }
+
+    /// How many entries are known of it, read or kept.
+    pub(super) fn size(&self) -> u64 {
+        self.leaves.len() as u64
     }
 
     pub(super) fn next_index(&self) -> u64 {
@@ -61,14 +74,32 @@ impl Log {
 
     /// How much of it a log has as well.
     pub(super) fn in_common(&self, with: &[LogLeaf]) -> usize {
-        self.leaves.iter().zip(with).take_while(|(here, there)| here == there).count()
+        in_common(&self.leaves, with)
+    }
+
+    /// Goes back to what is kept and most like a log, if that is more like it than what was read last. Returns what was
+    /// read beyond, and what is kept in its place.
+    pub(super) fn recall(&mut self, with: &[LogLeaf]) -> Option<(Vec<(Digest, Seq)>, Vec<(Digest, Seq)>)> {
+        let kept = self.kept.iter().max_by_key(|(leaves, _)| in_common(leaves, with))?;
+        let size = in_common(&kept.0, with);
+        if size <= self.in_common(with) {
+            return None;
+        }
+        let (leaves, read) = (kept.0[..size].to_vec(), kept.1[..size].to_vec());
+        self.leaves = leaves;
+        Some((std::mem::replace(&mut self.read, read.clone()), read))
+    }
+
+    fn keep(&mut self, size: usize) {
+        self.kept.push((self.leaves[..size].to_vec(), self.read[..size].to_vec()));
     }
 
     /// The mailbox lives at `home` since an epoch, and its log there continues this one as it had `size` entries, or one
     /// that was never read here. Returns what comes again.
     pub(super) fn moves_to(&mut self, home: NodeId, since: u64, size: usize, continues: LogHead) -> Vec<(Digest, Seq)> {
         self.leaves.truncate(size);
-        self.verifier.roll_back(self.edge(size), self.leaves.last().copied());
+        let (edge, last) = (self.edge(size), self.leaves.last().copied());
+        self.verifier = LogVerifier::resume(self.mailbox, home, edge, last, None);
         self.verifier.moves_to(home, since, continues.size);
         (self.settled, self.final_size, self.continues) = (None, None, Some(continues));
         self.overdue.clear();
@@ -82,15 +113,20 @@ impl Log {
     }
 
     /// What its owner can hand to a new home: the last log that was attested finally, and its right edge.
-    pub(super) fn base(&self) -> Option<(MailboxAttestation, Frontier)> {
-        let attested = self.last_final.as_deref()?;
+    pub(super) fn base(&mut self) -> Option<(MailboxAttestation, Frontier)> {
+        let attested = self.last_final.as_deref()?.clone();
         let size = usize::try_from(attested.log.log.size).ok().filter(|size| *size <= self.leaves.len())?;
         let edge = self.edge(size);
-        (edge.root() == attested.log.log.root).then(|| (attested.clone(), edge))
+        if edge.root() != attested.log.log.root {
+            return None;
+        }
+        self.keep(size);
+        Some((attested, edge))
     }
 
     /// The log so far, which its owner acknowledges: nobody asks for smaller ones any more.
     pub(super) fn acknowledge(&mut self) -> LogHead {
+        self.keep(self.leaves.len());
         self.verifier.release(self.verifier.next_index());
         self.verifier.head()
     }
@@ -155,4 +191,8 @@ impl Log {
             self.final_size = self.final_size.max(Some(size));
         }
     }
+}
+
+fn in_common(one: &[LogLeaf], other: &[LogLeaf]) -> usize {
+    one.iter().zip(other).take_while(|(one, other)| one == other).count()
 }

@@ -79,7 +79,7 @@ impl World {
             order = order.by_recovery(recovery, federation);
             self.stats.moves_by_recovery += 1;
         }
-        let base = client.log.base().filter(|_| brings_base).map(|(attested, frontier)| {
+        let base = brings_base.then(|| client.log.base()).flatten().map(|(attested, frontier)| {
             // What it says it has it keeps.
             client.saved = None;
             let body = Acknowledgement { mailbox: client.id, log: attested.log.log };
@@ -157,6 +157,18 @@ impl World {
                 let what = format!("client {me} has only {in_common} of {size} entries that its new home continues");
                 return self.broken("moves", what);
             }
+            if let Some((forgotten, kept)) = self.clients[me].log.recall(there.log()) {
+                for (message, seq) in forgotten {
+                    self.checks.once.forgotten(id, message, seq);
+                    self.checks.oracle.forgotten(&id, &seq);
+                }
+                for (message, seq) in kept {
+                    self.checks.once.kept(id, message, seq);
+                    self.checks.oracle.kept(&id, &seq);
+                }
+                size = (continues.size).min(self.clients[me].log.size()) as usize;
+            }
+            let in_common = self.clients[me].log.in_common(there.log());
             // The new home may continue the log of another home than that which was read last.
             size = size.min(in_common);
         }
@@ -167,6 +179,8 @@ impl World {
         }
         let client = &mut self.clients[me];
         (client.home, client.since) = (home, known.since);
+        // What it has from before the move is not what comes again.
+        client.saved = None;
         let again = client.log.moves_to(known.home, known.since, size, continues);
         self.stats.rolled_back += again.len() as u64;
         for (message, seq) in again {

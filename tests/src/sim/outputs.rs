@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use postroad_engine::{Input, Output, Report, tables};
-use postroad_protocol::Signature;
+use postroad_protocol::{MailboxId, NodeId, Signature};
 use postroad_protocol::codec::encode;
 use postroad_protocol::cut::{Cut, Vote, vote};
+use postroad_protocol::moving::Import;
 use postroad_protocol::record::Record;
 use postroad_protocol::wire::order::{FromSequencer, ToSequencer};
 
@@ -143,6 +144,13 @@ impl World {
         self.serve_all(me)
     }
 
+    /// A trace tells who moves.
+    fn tell_record(&mut self, cut: &Cut, mailbox: &MailboxId, home: &NodeId, what: &str) {
+        let (client, epoch) = (self.clients.iter().position(|client| client.id == *mailbox), cut.certified.header.epoch);
+        let node = self.index_of(home).unwrap_or(0);
+        self.trace.say(self.now, node, &format!("cut {epoch}: {what} of client {client:?} {mailbox:?}"));
+    }
+
     /// A cut that nobody counted before.
     fn ordered(&mut self, cut: &Cut) -> Step {
         self.stats.cuts += 1;
@@ -162,12 +170,19 @@ impl World {
         self.stats.fills += cut.body.fills.len() as u64;
         for record in &cut.body.records {
             match record {
-                Record::Move(order) => self.stats.switches += u64::from(order.home.is_some()),
+                Record::Move(order) => {
+                    self.stats.switches += u64::from(order.home.is_some());
+                    self.tell_record(cut, &order.switch.mailbox, &order.switch.home, "switch");
+                }
                 Record::Challenge(_) => self.stats.challenges += 1,
                 Record::Answer(_) => self.stats.answers += 1,
                 Record::Lost(_) => self.stats.losses += 1,
                 Record::Import(signed) => {
                     self.stats.imports += 1;
+                    let Import { mailbox, home, base, through, missing, .. } = &signed.body;
+                    let base = base.map(|base| (self.index_of(&base.node), base.attestation.epoch, base.log.size));
+                    let what = format!("import on {base:?} through {through} without {}", missing.len());
+                    self.tell_record(cut, mailbox, home, &what);
                     self.stats.imports_missing += u64::from(!signed.body.missing.is_empty());
                 }
                 Record::Node(_) | Record::Start(_) | Record::Register(_) => {}

@@ -30,6 +30,8 @@ pub(in crate::sim) struct Oracle {
     /// What is in the batch of a header, as its origin wrote it down before it signed.
     batches: BTreeMap<Digest, Vec<Bundle>>,
     got: BTreeMap<MailboxId, BTreeMap<Seq, Got>>,
+    /// What recipients had read beyond the logs that their new homes continue.
+    kept: BTreeMap<MailboxId, BTreeMap<Seq, Got>>,
     epoch: u64,
     /// Who has signed for each ordered slice.
     holders: BTreeMap<(Digest, NodeId), Vec<NodeId>>,
@@ -93,7 +95,16 @@ impl Oracle {
     /// What a recipient had read beyond the log that its new home continues comes again.
     pub(in crate::sim) fn forgotten(&mut self, recipient: &MailboxId, seq: &Seq) {
         if let Some(got) = self.got.get_mut(recipient) {
-            got.remove(seq);
+            let kept = self.kept.entry(*recipient).or_default();
+            kept.extend(got.remove_entry(seq));
+        }
+    }
+
+    /// A recipient that has moved reads on in a log of which it has kept this message.
+    pub(in crate::sim) fn kept(&mut self, recipient: &MailboxId, seq: &Seq) {
+        let kept = self.kept.get(recipient).and_then(|kept| kept.get(seq)).cloned();
+        if let (Some(kept), Some(got)) = (kept, self.got.get_mut(recipient)) {
+            got.entry(*seq).or_insert(kept);
         }
     }
 

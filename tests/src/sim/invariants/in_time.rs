@@ -70,6 +70,8 @@ impl InTime {
             // What a new home has taken over is final there once it has.
             let imported = home.imported();
             let since = |leaf: &LogLeaf| imported.map_or(0, |first| self.times[leaf.settled.max(first) as usize - 1]);
+            // Before its import is settled a new home attests the log that it was handed over.
+            let begin = if imported.is_some() { home.since } else { 0 };
             let mut seen = BTreeMap::new();
             for leaf in home.log() {
                 let Some(accepted) = self.accepted.get(&leaf.message) else { continue };
@@ -78,8 +80,7 @@ impl InTime {
                     continue;
                 }
                 let from = (*accepted).max(healed).max(since(leaf));
-                let Some((_, at)) = finals.iter().find(|(epoch, _)| *epoch >= leaf.settled.max(imported.unwrap_or(0)))
-                else {
+                let Some((_, at)) = finals.iter().find(|(epoch, _)| *epoch >= leaf.settled.max(begin)) else {
                     return broken(NAME, format!("{} for {mailbox:?} is under no final attestation", leaf.message));
                 };
                 let took = at.saturating_sub(from);

@@ -94,6 +94,11 @@ impl OnceEach {
         }
     }
 
+    /// A recipient that has moved reads on in a log of which it has kept this message.
+    pub(in crate::sim) fn kept(&mut self, recipient: MailboxId, id: Digest, seq: Seq) {
+        self.came.entry((recipient, id)).or_default().insert(seq);
+    }
+
     /// How many (message, recipient) pairs are promised and have not come.
     pub(in crate::sim) fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();

@@ -194,6 +194,10 @@ impl Residences {
         let Some((home, former)) = self.all.get_mut(&mailbox).and_then(|all| all.split_last_mut()) else {
             return broken(NAME, format!("an import of {mailbox:?}, which is not registered"));
         };
+        // What a switch in the same cut follows is the log of a home that is none any more.
+        if home.node != import.home || home.since == epoch {
+            return Ok(());
+        }
         let remembered: Vec<(NodeId, u64)> = (state.mailbox(&mailbox).and_then(|known| known.moved.as_ref()).iter())
             .flat_map(|moved| moved.spans.iter().map(|span| (span.node, span.since)))
             .collect();
