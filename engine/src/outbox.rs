@@ -255,6 +255,16 @@ impl Outbox {
         Ok(writes)
     }
 
+    /// Whether the log of a mailbox that lives here in this epoch is still to come.
+    pub fn expects(&self, mailbox: &MailboxId, epoch: u64) -> bool {
+        self.partial.get(mailbox).is_some_and(|partial| partial.since <= epoch)
+    }
+
+    /// Whether a mailbox has come here later than in this epoch, and its log has not.
+    pub fn comes_back(&self, mailbox: &MailboxId, epoch: u64) -> bool {
+        self.partial.get(mailbox).is_some_and(|partial| epoch < partial.since)
+    }
+
     /// A mailbox lives here no more.
     pub fn depart(&mut self, mailbox: &MailboxId, since: u64) -> Vec<Write> {
         let mut writes = Vec::new();

@@ -522,7 +522,13 @@ impl Receiver {
                 indexes.push(Some(index));
             }
             // This node has signed imports for nothing that is not here; but its disk may have been set back.
-            let Some(imported) = arrivals.due(*epoch, imports) else { break };
+            if imports.iter().any(|mailbox| outbox.expects(mailbox, *epoch)) {
+                break;
+            }
+            // A residence that is over, of a mailbox that has come back since, is attested no more.
+            let imports: Vec<MailboxId> =
+                imports.iter().filter(|mailbox| !outbox.comes_back(mailbox, *epoch)).copied().collect();
+            let Some(imported) = arrivals.due(*epoch, &imports) else { break };
             for (mailbox, since) in left {
                 writes.push(departures::left(mailbox, *epoch, outbox.last_final()));
                 writes.extend(outbox.depart(mailbox, *since));

@@ -84,7 +84,9 @@ impl Arrivals {
     /// The entries of the imports that the cut of this epoch settled, for these mailboxes; none if something is missing.
     pub fn due(&mut self, epoch: u64, mailboxes: &[MailboxId]) -> Option<Vec<(MailboxId, LogRow)>> {
         let is_ready = |mailbox: &MailboxId| {
-            self.all.get(mailbox).is_none_or(|arriving| {
+            // One that is about to come again has lived here before; what was settled then is not its arrival's.
+            let coming = self.all.get(mailbox).filter(|arriving| arriving.row.phase >= MovePhase::Importing);
+            coming.is_none_or(|arriving| {
                 arriving.row.whole.is_some() && arriving.scanned >= Some(epoch) && arriving.items.is_ready(epoch)
             })
         };
@@ -233,6 +235,7 @@ impl Arrivals {
                     let Some(cut) = cut(epoch)? else { return Ok(false) };
                     arriving.items.older_cut(&cut, of, is_pending);
                 }
+                arriving.items.begin(around.head.epoch);
                 arriving.older = None;
                 of.base_epoch
             }

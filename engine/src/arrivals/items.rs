@@ -52,6 +52,8 @@ impl Item {
 pub(super) struct Items {
     /// By the place of their headers in the order.
     pub(super) all: BTreeMap<(u64, u32), Item>,
+    /// The epoch of the state in which it was looked up what is still pending: what was filled later is known by that.
+    pending_at: u64,
     /// Fills of the base's home, after the base, whose headers are older: to be looked for in earlier cuts.
     older: BTreeMap<Digest, Vec<u64>>,
     /// Imports that cuts have settled, and whose entries are not in the log yet, by epoch.
@@ -141,11 +143,17 @@ impl Items {
                 if item.slice.destination == fill.item.destination && epoch < of.spans[item.span].until {
                     item.refused = refused;
                 }
-            } else if of.spans[of.base_span].node == fill.item.destination && epoch < of.spans[of.base_span].until {
+            } else if of.spans[of.base_span].node == fill.item.destination && epoch <= self.pending_at {
+                let refused = if epoch < of.spans[of.base_span].until { refused } else { Vec::new() };
                 self.older.insert(header, refused);
             }
         }
         self.all.extend(of.of(cut));
+    }
+
+    /// What is pending in this epoch is looked up now.
+    pub(super) fn begin(&mut self, pending_at: u64) {
+        self.pending_at = pending_at;
     }
 
     /// Whether fills were seen whose headers stand in cuts that the base covers.
