@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use postroad_engine::{Input, Output, Report, tables};
-use postroad_protocol::{MailboxId, NodeId, Signature};
 use postroad_protocol::codec::encode;
 use postroad_protocol::cut::{Cut, Vote, vote};
 use postroad_protocol::moving::Import;
 use postroad_protocol::record::Record;
 use postroad_protocol::wire::order::{FromSequencer, ToSequencer};
+use postroad_protocol::{MailboxId, NodeId, Signature};
 
 use super::bugs::Bug;
 use super::invariants::{STEPS, broken};
@@ -146,7 +146,8 @@ impl World {
 
     /// A trace tells who moves.
     fn tell_record(&mut self, cut: &Cut, mailbox: &MailboxId, home: &NodeId, what: &str) {
-        let (client, epoch) = (self.clients.iter().position(|client| client.id == *mailbox), cut.certified.header.epoch);
+        let (client, epoch) =
+            (self.clients.iter().position(|client| client.id == *mailbox), cut.certified.header.epoch);
         let node = self.index_of(home).unwrap_or(0);
         self.trace.say(self.now, node, &format!("cut {epoch}: {what} of client {client:?} {mailbox:?}"));
     }
