@@ -255,14 +255,14 @@ impl Outbox {
         Ok(writes)
     }
 
-    /// Whether the log of a mailbox that lives here in this epoch is still to come.
-    pub fn expects(&self, mailbox: &MailboxId, epoch: u64) -> bool {
-        self.partial.get(mailbox).is_some_and(|partial| partial.since <= epoch)
-    }
-
-    /// Whether a mailbox has come here later than in this epoch, and its log has not.
-    pub fn comes_back(&self, mailbox: &MailboxId, epoch: u64) -> bool {
-        self.partial.get(mailbox).is_some_and(|partial| epoch < partial.since)
+    /// Those of these mailboxes into whose logs the imports of this epoch go; none while one of the logs is to come. A
+    /// residence that is over, of a mailbox that has come back since, is attested no more.
+    pub fn importing(&self, mailboxes: &[MailboxId], epoch: u64) -> Option<Vec<MailboxId>> {
+        let comes = |mailbox: &&MailboxId| self.partial.get(mailbox).map(|partial| partial.since);
+        if mailboxes.iter().filter_map(|mailbox| comes(&mailbox)).any(|since| since <= epoch) {
+            return None;
+        }
+        Some(mailboxes.iter().filter(|mailbox| comes(mailbox).is_none()).copied().collect())
     }
 
     /// A mailbox lives here no more.

@@ -522,12 +522,7 @@ impl Receiver {
                 indexes.push(Some(index));
             }
             // This node has signed imports for nothing that is not here; but its disk may have been set back.
-            if imports.iter().any(|mailbox| outbox.expects(mailbox, *epoch)) {
-                break;
-            }
-            // A residence that is over, of a mailbox that has come back since, is attested no more.
-            let imports: Vec<MailboxId> =
-                imports.iter().filter(|mailbox| !outbox.comes_back(mailbox, *epoch)).copied().collect();
+            let Some(imports) = outbox.importing(imports, *epoch) else { break };
             let Some(imported) = arrivals.due(*epoch, &imports) else { break };
             for (mailbox, since) in left {
                 writes.push(departures::left(mailbox, *epoch, outbox.last_final()));
