@@ -319,14 +319,19 @@ fn a_due_switch_whose_new_home_is_full_or_lapsed_is_void() {
     let (owner, _) = guarded(&mut world);
     let mailbox = owner.public();
     let record = signed(&world, switch(&world, &owner, 1));
-    settle(&mut world, vec![record]).unwrap();
+    let digest = record.digest(&world.federation);
+    settle(&mut world, vec![record.clone()]).unwrap();
     let other = world.mailboxes[2].clone();
     move_to(&mut world, &other, 1);
     let before = known(&world, &mailbox);
     let due = world.state.delayed(&mailbox).unwrap().due_age_ms;
     age_to(&mut world, due);
-    assert_eq!((known(&world, &mailbox), world.state.delayed(&mailbox)), (before, None));
+    let after = known(&world, &mailbox);
+    assert_eq!((after.home, after.since, world.state.delayed(&mailbox)), (before.home, before.since, None));
     assert_eq!(counts(&world), [2, 2, 0, 1]);
+    // It is in force all the same, so that nobody can hand it in again.
+    assert_eq!((after.record, after.last_recovered()), (digest, before.record));
+    assert!(settle(&mut world, vec![record]).is_err());
 
     let mut world = with(|params| params.move_delay_ms = 400_000);
     let (owner, _) = guarded(&mut world);
