@@ -6,7 +6,7 @@
 //!
 //! What is imported is an old copy as soon as the mailbox was used after the export. It catches up by itself; but bundles
 //! that were waiting when it was taken may have been sent since, so they are marked
-//! ([`mark_copied`](crate::sender::mark_copied)).
+//! (`sender::mark_copied`).
 
 mod draft;
 mod format;

@@ -1,6 +1,6 @@
 //! Mailboxes that move here: the log that a former home hands over (or the owner), the switch, and what was under way.
 //!
-//! Every arrival is one row of the store and one [`Arriving`] in memory, which a start makes again from the row and the
+//! Every arrival is one row of the store and one `Arriving` in memory, which a start makes again from the row and the
 //! cuts. What happens to it is decided in [`Arrivals::pursue`], a step at a time; what others answer only changes what
 //! the next step finds. The log is built in the rows that it keeps afterwards, and is shown to nobody until it is whole.
 
