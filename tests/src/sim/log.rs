@@ -11,6 +11,9 @@ use postroad_protocol::signed::Verify;
 use postroad_protocol::wire::client::Settled;
 use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Seq};
 
+/// A message by its digest, and its number.
+type Known = (Digest, Seq);
+
 /// A log as its owner has it.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
@@ -79,7 +82,7 @@ impl Log {
 
     /// Goes back to what is kept and most like a log, if that is more like it than what was read last. Returns what was
     /// read beyond, and what is kept in its place.
-    pub(super) fn recall(&mut self, with: &[LogLeaf]) -> Option<(Vec<(Digest, Seq)>, Vec<(Digest, Seq)>)> {
+    pub(super) fn recall(&mut self, with: &[LogLeaf]) -> Option<(Vec<Known>, Vec<Known>)> {
         let kept = self.kept.iter().max_by_key(|(leaves, _)| in_common(leaves, with))?;
         let size = in_common(&kept.0, with);
         if size <= self.in_common(with) {
