@@ -220,6 +220,8 @@ impl Router {
             Some(flight) => flight.digest,
             None => last.map_or(Digest::ZERO, |last| last.digest),
         };
+        // A header that a disk set back has forgotten may be included at any time: others have it, and hand it in.
+        self.next_number = self.next_number.max(last.map_or(0, |last| last.number) + 1);
         let header = Header {
             origin: self.origin.me,
             incarnation: self.incarnation,
