@@ -181,13 +181,8 @@ pub fn false_home(
     judged(Claim::FalseHome(Box::new(FalseHome { mailbox, attested, home })), federation)
 }
 
-/// An import of a log that the former home's attestation, whose number and digest it names, does not say.
-pub fn false_base(
-    import: &Signed<Import>,
-    attestation: &MailboxAttestation,
-    federation: &Federation,
-) -> Option<Evidence> {
-    let by = Refuted::Log(Box::new(attestation.clone().into()));
+/// An import of a log that the former home has not attested so, as `by` shows.
+pub fn false_base(import: &Signed<Import>, by: Refuted, federation: &Federation) -> Option<Evidence> {
     let claim = FalseImport::Base(Box::new(FalseBase { import: import.clone(), by }));
     judged(Claim::FalseImport(claim), federation)
 }

@@ -1,9 +1,11 @@
 use postroad_protocol::Digest;
 use postroad_protocol::attestation::LogHead;
+use postroad_protocol::batch::AttestationRef;
 use postroad_protocol::cut::vote;
 use postroad_protocol::evidence::Fault;
 use postroad_protocol::explanation::Residence;
 use postroad_protocol::merkle::log::Frontier;
+use postroad_protocol::moving::Base;
 
 use super::*;
 use crate::fixture::{Delivered, Order, federation, key};
@@ -124,6 +126,25 @@ fn forgetting_before_its_time_convicts_a_home() {
     assert_eq!(claim(&forgotten, &order.home_proof()), None, "it is not final");
     let forgotten = order.anchor(forgotten);
     assert_eq!(verdict(claim(&forgotten, &order.home_proof())), (Fault::EarlyExpiry, HOME));
+}
+
+#[test]
+fn an_import_of_what_was_not_attested_convicts_the_new_home() {
+    let (mut order, federation) = (Order::new(), federation());
+    let delivered = order.deliver(&["one"]).remove(0);
+    let (attestation, _) = attested(&mut order, &[leaf(&delivered)]);
+    let Attestation { node, number, epoch, .. } = attestation.attestation.body;
+    let named = AttestationRef { number, digest: attestation.attestation.digest(&federation), epoch };
+    let claim = |log: LogHead| {
+        let (mailbox, home, previous) = (key(7).public(), key(ORIGIN).public(), Digest::ZERO);
+        let base = Some(Base { node, attestation: named, log });
+        let body = Import { mailbox, home, previous, base, through: epoch, missing: Vec::new() };
+        let import = Signed::sign(body, &key(ORIGIN), &federation).into_inner();
+        false_base(&import, Refuted::Log(Box::new(attestation.clone().into())), &federation)
+    };
+    assert_eq!(claim(attestation.log.log), None);
+    let shorter = LogHead { size: 0, root: Frontier::new().root() };
+    assert_eq!(verdict(claim(shorter)), (Fault::FalseImport, ORIGIN));
 }
 
 #[test]

@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use postroad_protocol::attestation::{Attestation, LogLeaf, MailboxAttestation};
-use postroad_protocol::evidence::{Claim, Evidence, SplitView};
+use postroad_protocol::evidence::{Broken, Claim, Evidence, Refuted, SplitView};
 use postroad_protocol::explanation::{Conclusion, Explanation, Found, LogWord};
 use postroad_protocol::genesis::Member;
+use postroad_protocol::record::Record;
 use postroad_protocol::refused::SettledFill;
-use postroad_protocol::state::HomeProof;
+use postroad_protocol::state::{HomeProof, Imported};
 use postroad_protocol::wire::call::{Judged, Question, Reply};
 use postroad_protocol::{Federation, MailboxId, NodeId, Seq, Signed};
 use tokio::task::JoinSet;
@@ -192,6 +193,41 @@ impl Explainer {
             let split = |(one, other)| accuse::split_logs(mailbox, (one, None), (other, None), home, &self.federation);
             pairs().find_map(split).or_else(elsewhere)
         })
+    }
+
+    /// Whether the present home of `mailbox` says that it continues a log which the former home has not attested so, as
+    /// one of these attestations or a cut shows; or one of them is its own, of a log shorter than that which it took over.
+    pub async fn false_import(&self, mailbox: MailboxId, attestations: &[MailboxAttestation]) -> Option<Evidence> {
+        for home in self.homes(mailbox).await {
+            let shorter = |it| accuse::not_continued(mailbox, it, &home, Broken::Shorter, &self.federation);
+            if let Some(evidence) = attestations.iter().find_map(shorter) {
+                return Some(evidence);
+            }
+            let moved = home.value.as_ref().and_then(|value| value.moved.as_ref());
+            let Some(Imported { epoch, base: Some(base), .. }) = moved.and_then(|moved| moved.import.as_ref()) else {
+                continue;
+            };
+            let question = Question::Anchored(base.node, Some(base.attestation.number));
+            let replies = self.ask(&question, self.known.keys().copied().take(MAX_ASKED)).await;
+            let anchors = replies.into_iter().filter_map(|reply| match reply {
+                Reply::Anchored(anchor) => anchor.map(Refuted::Other),
+                _ => None,
+            });
+            let logs = attestations.iter().map(|it| Refuted::Log(Box::new(it.clone().into())));
+            let refuted: Vec<Refuted> = logs.chain(anchors).collect();
+            let cuts = self.cuts_of(*epoch).await;
+            let imports = cuts.iter().flat_map(|cut| &cut.body.records).filter_map(|record| match record {
+                Record::Import(import) if import.body.mailbox == mailbox => Some(import),
+                _ => None,
+            });
+            for import in imports {
+                let false_base = |by: &Refuted| accuse::false_base(import, by.clone(), &self.federation);
+                if let Some(evidence) = refuted.iter().find_map(false_base) {
+                    return Some(evidence);
+                }
+            }
+        }
+        None
     }
 
     /// What the log of `mailbox` that its home has attested, finally, proves at the entries with these numbers, which

@@ -287,6 +287,9 @@ pub(super) async fn proven(receiver: &Receiver, violation: &Violation) -> Vec<Va
         if proven.is_empty() {
             proven.extend(explainer.split_logs(receiver.mailbox().address(), &receiver.attestations()).await);
         }
+        if proven.is_empty() {
+            proven.extend(explainer.false_import(receiver.mailbox().address(), &receiver.attestations()).await);
+        }
         if proven.is_empty() && !receiver.broken().is_empty() {
             proven.extend(explainer.wrong_entries(receiver.mailbox().address(), receiver.broken()).await);
         }

@@ -17,22 +17,48 @@ const MOVES: usize = 12;
 /// Mailboxes that move.
 const MOVERS: usize = 3;
 
-/// What a reader was given, and the longest times in which it was given nothing.
+/// What a reader was given, and the time before and at which each message came.
 struct Read {
     messages: Vec<Value>,
-    pauses: Vec<Duration>,
+    came: Vec<[Instant; 2]>,
+}
+
+/// A move: whose, when, and whether one of its homes was killed in the middle.
+struct Move {
+    of: usize,
+    time: [Instant; 2],
+    is_killed: bool,
+}
+
+impl Move {
+    /// The longest time in which the mailbox's reader was given nothing.
+    fn pause(&self, read: &[Read]) -> Duration {
+        let [began, ended] = self.time;
+        let came = read[self.of].came.iter().filter(|[since, came]| *since < ended && *came > began);
+        came.map(|[since, came]| *came - *since).max().unwrap_or_default()
+    }
+}
+
+/// Prints the pauses of moves with kills, or without.
+fn tell(what: &str, moves: impl Iterator<Item = Duration>) {
+    let mut pauses: Vec<u128> = moves.map(|pause| pause.as_millis()).collect();
+    pauses.sort_unstable();
+    let at = |percent: usize| pauses.get((pauses.len() * percent).div_ceil(100).max(1) - 1).copied().unwrap_or(0);
+    let [p50, p99, max] = [50, 99, 100].map(at);
+    println!("{} moves {what}: a reader pauses {p50} ms (p50), {p99} ms (p99), {max} ms (max)", pauses.len());
 }
 
 /// Reads strictly, across all moves, until it has as many messages as `owed` says in the end.
 fn read(mailbox: &Mailbox, owed: &AtomicUsize) -> Read {
     let reader = Process::spawn(&["recv", "--mailbox", text(&mailbox.dir), "--strict", "--follow"]);
-    let mut read = Read { messages: Vec::new(), pauses: Vec::new() };
+    let mut read = Read { messages: Vec::new(), came: Vec::new() };
     let mut last = Instant::now();
     while read.messages.len() < owed.load(Ordering::Relaxed) {
         let line = reader.next_line().expect("it reads on");
         if line["type"] == "message" {
-            read.pauses.push(last.elapsed());
-            last = Instant::now();
+            let now = Instant::now();
+            read.came.push([last, now]);
+            last = now;
             read.messages.push(line);
         }
     }
@@ -110,7 +136,7 @@ fn moves_under_load_lose_double_and_reorder_nothing() {
     let movers: Vec<Mailbox> = (0..MOVERS).map(|at| net.mailbox(&format!("m{at}"), at + 2)).collect();
     let mut homes: Vec<usize> = (0..MOVERS).map(|at| at + 2).collect();
     let (progress, owed) = (Progress::of(2), AtomicUsize::new(usize::MAX));
-    let mut kills = 0;
+    let (mut made, first) = (Vec::new(), Instant::now());
     let (sent, read): (Vec<Vec<Value>>, Vec<Read>) = std::thread::scope(|scope| {
         let (progress, owed, movers) = (&progress, &owed, &movers);
         let readers: Vec<_> = movers.iter().map(|mover| scope.spawn(move || read(mover, owed))).collect();
@@ -122,21 +148,22 @@ fn moves_under_load_lose_double_and_reorder_nothing() {
         for number in 1..=moves {
             let at = random.random_range(0..MOVERS);
             let (old, new) = (homes[at], (homes[at] + random.random_range(0..3)) % 4 + 1);
-            let moving = begin(&net, &movers[at], new, &[]);
-            if random.random_bool(0.5) {
+            let (moving, began) = (begin(&net, &movers[at], new, &[]), Instant::now());
+            let is_killed = random.random_bool(0.5);
+            if is_killed {
                 // At a random moment of it: when so many more messages are ordered.
                 let then = progress.total() + random.random_range(0..40);
                 progress.wait_until("mail is ordered", |ordered| ordered.iter().sum::<usize>() >= then);
                 let node = if random.random_bool(0.5) { old } else { new };
                 net.kill(node);
                 net.revive(node);
-                kills += 1;
             }
             end(&net, moving, (&movers[at], new, &[]));
+            made.push(Move { of: at, time: [began, Instant::now()], is_killed });
             homes[at] = new;
             progress.wait_for_more(1);
             if number % 20 == 0 {
-                println!("{number} moves, {kills} kills, {} messages ordered", progress.total());
+                println!("{number} moves, {} messages ordered", progress.total());
             }
         }
         drop(stop);
@@ -146,10 +173,12 @@ fn moves_under_load_lose_double_and_reorder_nothing() {
     });
 
     let total: usize = sent.iter().map(Vec::len).sum();
-    let mut pauses: Vec<Duration> = read.iter().flat_map(|read| &read.pauses).copied().collect();
-    pauses.sort_unstable();
-    let longest = pauses.last().copied().unwrap_or_default();
-    println!("{moves} moves, {kills} kills, {total} messages to each of {MOVERS}; longest pause {longest:?}");
+    let rate = (total * MOVERS) as f64 / first.elapsed().as_secs_f64();
+    println!("{total} messages to each of {MOVERS}: {rate:.0} messages/s to the mailboxes that move");
+    for (what, is_killed) in [("with both homes alive", false), ("with a home killed", true)] {
+        let moves = made.iter().filter(|made| made.is_killed == is_killed);
+        tell(what, moves.map(|made| made.pause(&read)));
+    }
     let mut places: BTreeMap<String, String> = BTreeMap::new();
     for line in sent.iter().flatten() {
         assert_eq!(line["state"], "ordered", "{line}");
