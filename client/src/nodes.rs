@@ -120,14 +120,10 @@ impl Nodes {
     /// # Errors
     /// [`ClientError::Unreachable`] when nobody knows.
     pub(crate) async fn address(&mut self, node: NodeId) -> Result<NodeAddr, ClientError> {
-        let mut asked = JoinSet::new();
-        for addr in self.all() {
-            let endpoint = self.endpoint.clone();
-            asked.spawn(async move { ask(&endpoint, &addr, node).await });
-        }
+        let mut asked = self.ask_each(&Question::Nodes(node));
         // What the directory says now is newer than what is remembered.
-        while let Some(members) = asked.join_next().await {
-            let members = members.ok().and_then(Result::ok).unwrap_or_default();
+        while let Some(told) = asked.join_next().await {
+            let Ok(Some((_, Reply::Nodes(members)))) = told else { continue };
             if let Some(member) = members.into_iter().find(|member| member.node == node) {
                 let before = self.known.remove(&node);
                 self.make_room();
@@ -141,6 +137,25 @@ impl Nodes {
         let reason = || "no node that this mailbox knows says where it listens".into();
         let known = self.known.get(&node).and_then(|known| known.first()).cloned();
         known.ok_or_else(|| ClientError::Unreachable { node: node.to_string(), reason: reason() })
+    }
+
+    /// Asks every node, each under the first of its addresses that answers: what follows uses the connection that is
+    /// made last, and over QUIC it takes long to learn that a node is gone.
+    fn ask_each(&self, question: &Question) -> JoinSet<Option<(NodeAddr, Reply)>> {
+        let mut asked = JoinSet::new();
+        for addrs in self.known.values().cloned() {
+            let (endpoint, question) = (self.endpoint.clone(), question.clone());
+            asked.spawn(async move {
+                for addr in addrs {
+                    match endpoint.call(&addr, &question, PATIENCE / MAX_ADDRS as u32).await {
+                        Ok(reply) => return Some((addr, reply)),
+                        Err(error) => tracing::debug!(%addr, %error, "does not answer"),
+                    }
+                }
+                None
+            });
+        }
+        asked
     }
 
     fn make_room(&mut self) {
@@ -163,20 +178,13 @@ impl Nodes {
         since: Option<u64>,
         newest: &Newest,
     ) -> Result<Home, ClientError> {
-        let mut asked = JoinSet::new();
-        for addr in self.all() {
-            let (endpoint, federation) = (self.endpoint.clone(), self.mailbox.federation().clone());
-            let (mailbox, newest) = (*mailbox, newest.clone());
-            asked.spawn(async move {
-                let reply = endpoint.call(&addr, &Question::Home(mailbox, None), PATIENCE).await?;
-                let Reply::Home(proof) = reply else { return Err(unasked(&addr)) };
-                verify_home(*proof, &mailbox, &addr, &federation, &newest)
-            });
-        }
+        let mut asked = self.ask_each(&Question::Home(*mailbox, None));
         let mut best: Option<Home> = None;
         let mut until = Instant::now() + PATIENCE;
         while let Ok(Some(found)) = timeout_at(until, asked.join_next()).await {
-            let Some(found) = found.ok().and_then(Result::ok) else { continue };
+            let Ok(Some((addr, Reply::Home(proof)))) = found else { continue };
+            let verified = verify_home(*proof, mailbox, &addr, self.mailbox.federation(), newest);
+            let Ok(found) = verified else { continue };
             let is_later = |value: &MailboxState| since.is_some_and(|since| value.since > since);
             if found.value.as_ref().is_some_and(is_later) {
                 return Ok(found);
