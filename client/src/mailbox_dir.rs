@@ -7,6 +7,7 @@
 //! | `genesis.toml` | the federation, pinned at creation |
 //! | `recovery.pub` | the public half of the recovery key, where the owner named one |
 //! | `home` | the multiaddress of the mailbox's home; written last, so it says that the directory is complete, and written anew when the mailbox has moved |
+//! | `blocked` | a copy of the block list, for the next home |
 //! | `nodes` | where other nodes listen, to be asked when the home does not answer |
 //! | `move` | a move that is under way: the signed switch, see [`crate::moving`] |
 //! | `send/`, `recv/` | one store each, each with a lock of its own, so that one process may send while another receives |

@@ -257,7 +257,7 @@ impl Mover {
         };
         let to: NodeAddr = order.to.parse()?;
         match self.endpoint.call(&to, &Question::Move(Box::new(request)), CALL_TIMEOUT).await? {
-            Reply::Moving(_) => Ok(()),
+            Reply::Moving(_) => self.mailbox.bring_blocked(&self.endpoint, &to).await,
             _ => Err(unasked(&to)),
         }
     }

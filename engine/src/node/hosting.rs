@@ -75,7 +75,8 @@ impl Node {
     pub(super) fn block(&mut self, token: Token, list: &Verified<Signed<BlockList>>, out: &mut Vec<Output>) {
         let mailbox = list.body.mailbox;
         let taken = match self.ledger.head().home(&mailbox) {
-            Some(home) if home == self.me => self.gate.block(list),
+            // One that moves here brings its list.
+            Some(home) if home == self.me || self.arrivals.has(&mailbox) => self.gate.block(list),
             Some(home) => Err(Refusal::NotHere { home }),
             None => Err(Refusal::NotFound { what: format!("mailbox {mailbox}") }),
         };

@@ -260,3 +260,22 @@ fn a_move_is_called_off_and_what_was_signed_for_it_never_settles() {
     assert_eq!(alice.send(&[&bob], &["--wait", "delivered", "there now"], &[]).code, 0);
     assert_eq!(bob.recv_all(1)[0]["text"], "there now");
 }
+
+#[test]
+fn whom_an_owner_blocks_stays_blocked_where_the_mailbox_moves() {
+    let mut net = Net::start(3);
+    let (pest, owner) = (net.mailbox("pest", 1), net.mailbox("owner", 2));
+    let blocked = run(&["mailbox", "block", "--mailbox", text(&owner.dir), &pest.address]);
+    assert_eq!(blocked.code, 0, "{blocked:?}");
+    let is_refused = || {
+        let sent = pest.send(&[&owner], &["--wait", "delivered", "buy this"], &[]);
+        sent.lines.iter().any(|line| line["type"] == "refused" && line["reason"] == "blocked")
+    };
+    assert!(is_refused());
+    moved(&net, &owner, 3, &[]);
+    assert!(is_refused());
+    // The copy of the list that the owner keeps goes along where the home shows none.
+    net.kill(3);
+    moved(&net, &owner, 1, &["--without-old-home"]);
+    assert!(is_refused());
+}
