@@ -11,7 +11,7 @@ use postroad_protocol::merkle::map::MerkleMap;
 use postroad_protocol::message::Message;
 use postroad_protocol::moving::Base;
 use postroad_protocol::receipt::{Custody, ReceiptItem, Sealed, sign_receipts};
-use postroad_protocol::record::{CoSigned, NodeRecord, Record, Registration, Start};
+use postroad_protocol::record::{Appointed, CoSigned, NodeRecord, Record, Registration, Start};
 use postroad_protocol::signed::{Statement, sign_digest};
 use postroad_protocol::state::{Draft, HomeProof, Imported, MailboxState, Moved, Span, State};
 use postroad_protocol::{Digest, Federation, MailboxId, Params, SecretKey, Signed, Verified};
@@ -66,7 +66,7 @@ impl Order {
         for seed in [1, 2, 3] {
             let (node, secret) = (key(seed).public(), key(seed));
             let record = NodeRecord { node, version: 1, name: String::new(), addrs: vec![], deputies: vec![] };
-            records.push(Record::Node(Signed::sign(record, &secret, &federation).into_inner()));
+            records.push(Record::Node(Appointed::alone(Signed::sign(record, &secret, &federation).into_inner())));
             let start = Start { node, incarnation: 1, nonce: [seed; 16] };
             records.push(Record::Start(Signed::sign(start, &secret, &federation).into_inner()));
         }

@@ -9,14 +9,14 @@ use postroad_protocol::cut::Cut;
 use postroad_protocol::evidence::{Claim, Evidence, Verdict};
 use postroad_protocol::moving::{HandoffRequest, MoveStatus};
 use postroad_protocol::receipt::{CustodyRequest, Fill, Receipt, Sealed};
-use postroad_protocol::record::{OwnerSigned, Record};
+use postroad_protocol::record::{NodeRecord, OwnerSigned, Record};
 use postroad_protocol::refused::RefusedProof;
 use postroad_protocol::slice::{SliceIndex, SliceKey};
 use postroad_protocol::wire::client::Answer;
 use postroad_protocol::wire::mail::{Homeward, Outward, SliceParcel};
 use postroad_protocol::wire::order::ToSequencer;
 use postroad_protocol::{
-    Digest, Federation, MailboxId, NodeId, PublicKey, Refusal, Seq, Signed, Verified, VerifyError,
+    Digest, Federation, MailboxId, NodeId, PublicKey, Refusal, Seq, Signature, Signed, Verified, VerifyError,
 };
 use postroad_store::Write;
 
@@ -199,6 +199,9 @@ pub enum Input {
     HandedOver(MailboxId, Answered),
     /// What [`Output::AskExtracts`] has brought: of the slices that were asked for, those that this node had.
     Extracted(MailboxId, NodeId, Vec<SliceKey>, Vec<Extracted>),
+    /// What a deputy of [`Output::AskDeputies`] says about the record with this digest: its consent, or why there is none.
+    /// One of these comes for each of them.
+    Deputised(NodeId, Digest, Result<Signature, String>),
     /// Somebody hands evidence in: another node, a client, or this node, which found it.
     Evidence(Token, PublicKey, Box<Evidence>),
     /// The group of inputs is over: what waits for company is sealed.
@@ -246,6 +249,8 @@ pub enum Output {
     AskHandoff(NodeId, Box<HandoffRequest>),
     /// Ask a node for what slices hold for a mailbox, at most `MAX_EXTRACTS`.
     AskExtracts(NodeId, MailboxId, Vec<SliceKey>),
+    /// Ask each deputy that this record names for its consent.
+    AskDeputies(Box<Signed<NodeRecord>>),
     /// Get a slice from any of these nodes.
     Fetch(SliceKey, Vec<NodeId>),
     /// Get the cuts after this epoch, from any node.
@@ -317,6 +322,13 @@ pub enum Report {
     Back {
         /// The destination.
         node: NodeId,
+    },
+    /// A node that the operator wishes for as a deputy does not consent.
+    NoDeputy {
+        /// The node.
+        node: NodeId,
+        /// Why.
+        reason: String,
     },
     /// A chain of headers can never be included; its bundles are sealed again.
     Resealed {

@@ -23,6 +23,7 @@ fn asked(moves: Admission, max_mailboxes: u64, mailbox: u8, bytes: u64) -> Refus
         name: String::new(),
         addrs: Vec::new(),
         deputies: Vec::new(),
+        deputy_for: Admission::Open,
         nonce: [0; 16],
         admission: Admission::Closed,
         max_queued_bytes: 1 << 20,

@@ -10,7 +10,7 @@ use postroad_protocol::bundle::{Bundle, BundleBody};
 use postroad_protocol::genesis::{Federation, Genesis, Member, Params};
 use postroad_protocol::message::{Message, Recipient};
 use postroad_protocol::receipt::LeafRefusal;
-use postroad_protocol::record::{NodeRecord, Record};
+use postroad_protocol::record::{Appointed, NodeRecord, Record};
 use postroad_protocol::slice::{SliceIndex, SliceKey};
 use postroad_protocol::state::{Draft, State};
 use postroad_protocol::{Digest, MailboxId, NodeId, Refusal, SecretKey, Signed, Verified};
@@ -35,7 +35,7 @@ fn node_record(federation: &Federation, node: u8, version: u64) -> Verified<Reco
     let body =
         NodeRecord { node: key(node).public(), version, name: String::new(), addrs: Vec::new(), deputies: Vec::new() };
     let signed = Signed::sign(body, &key(node), federation).into_inner();
-    Verified::check(Record::Node(signed), federation).unwrap()
+    Verified::check(Record::Node(Appointed::alone(signed)), federation).unwrap()
 }
 
 /// A state that knows nodes 0 to 2.

@@ -14,6 +14,7 @@ mod values;
 use std::path::{Path, PathBuf};
 
 use postroad_net::{Multiaddr, PeerId, join_address, split_address};
+use postroad_protocol::record::MAX_DEPUTIES;
 use postroad_protocol::{Federation, NodeId};
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,7 @@ pub use dir::NodeDir;
 pub use error::ConfigError;
 pub use ready::{Ready, Serving};
 pub use text::render;
-pub use values::{Blame, Http, Limits, LogFormat, Moves, Registration, StoreKind};
+pub use values::{Blame, DeputyFor, Http, Limits, LogFormat, Moves, Registration, StoreKind};
 
 /// What a node runs with. Every key of `postroad.toml` is a field of the same name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,9 +46,11 @@ pub struct NodeConfig {
     pub announce: Vec<Multiaddr>,
     /// Other nodes to join through, beside the committee in genesis; each ends in `/p2p/ID`.
     pub bootstrap: Vec<Multiaddr>,
-    /// The nodes that stand in for this one while it is away, in order of preference.
+    /// The nodes that stand in for this one while it is away, in order of preference; each if it consents.
     #[serde(with = "values::node_ids")]
     pub deputies: Vec<NodeId>,
+    /// Which nodes may name this one among theirs.
+    pub deputy_for: DeputyFor,
     /// Who may register a mailbox here.
     pub allow_registration: Registration,
     /// The storage engine.
@@ -83,6 +86,7 @@ impl Default for NodeConfig {
             announce: Vec::new(),
             bootstrap: Vec::new(),
             deputies: Vec::new(),
+            deputy_for: DeputyFor::Anybody,
             allow_registration: Registration::Open,
             store: StoreKind::Redb,
             redial_cap_ms: 60_000,
@@ -183,6 +187,14 @@ impl NodeConfig {
         }
         if let Some(address) = self.bootstrap.iter().find(|address| split_address(&address.to_string()).is_err()) {
             return Err(format!("bootstrap: {address} must say where and end in /p2p/ID"));
+        }
+        if self.deputies.len() > MAX_DEPUTIES {
+            return Err(format!("deputies: at most {MAX_DEPUTIES}"));
+        }
+        if let Some((_, twice)) =
+            (self.deputies.iter().enumerate()).find(|(at, deputy)| self.deputies[..*at].contains(deputy))
+        {
+            return Err(format!("deputies: {twice} stands there twice"));
         }
         if self.redial_cap_ms == 0 {
             return Err("redial_cap_ms: at least 1".to_owned());

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use postroad::config::{
-    ConfigError, Http, Limits, LogFormat, Moves, NodeConfig, NodeDir, Registration, Setting, render,
+    ConfigError, DeputyFor, Http, Limits, LogFormat, Moves, NodeConfig, NodeDir, Registration, Setting, render,
 };
 use postroad_protocol::SecretKey;
 
@@ -31,6 +31,7 @@ fn other_values_survive_as_well() {
     let config = NodeConfig {
         name: "a \"name\" # with signs\n".into(),
         deputies: ids.clone(),
+        deputy_for: DeputyFor::Only(ids.clone()),
         allow_registration: Registration::Only(ids),
         announce: vec!["/dns4/post.example/tcp/4170".parse().expect("an address")],
         http: Http { listen: None },
@@ -96,7 +97,19 @@ fn who_may_move_here_is_not_who_may_register() {
 }
 
 #[test]
+fn who_may_name_a_node_its_deputy_is_a_word_or_a_list() {
+    let node = SecretKey::from_seed([1; 32]).public();
+    let dir = written("deputy_for = \"nobody\"\n");
+    let load = |settings: &[Setting]| NodeConfig::load(dir.path(), settings).expect("it loads").deputy_for;
+    assert_eq!(load(&[]), DeputyFor::Nobody);
+    assert_eq!(load(&env(&[("POSTROAD_DEPUTY_FOR", "anybody")])), DeputyFor::Anybody);
+    assert_eq!(load(&env(&[("POSTROAD_DEPUTY_FOR", &node.to_string())])), DeputyFor::Only(vec![node]));
+}
+
+#[test]
 fn what_is_wrong_in_the_file_is_named_with_its_line() {
+    let ids: Vec<_> = (1..10).map(|seed| SecretKey::from_seed([seed; 32]).public().to_string()).collect();
+    let (twice, nine) = (format!("deputies = {:?}\n", [&ids[0], &ids[0]]), format!("deputies = {ids:?}\n"));
     for (text, named) in [
         ("name = \"x\"\nnam = 3\n", ["line 2", "unknown field `nam`"]),
         ("\n\nname = 3\n", ["line 3", "expected a string"]),
@@ -105,6 +118,9 @@ fn what_is_wrong_in_the_file_is_named_with_its_line() {
         ("allow_registration = \"some\"\n", ["line 1", "a list of addresses"]),
         ("[moves]\naccept = \"some\"\n", ["line 2", "a list of addresses"]),
         ("deputies = [\"bob\"]\n", ["line 1", "not an address"]),
+        (&twice, ["deputies", "twice"]),
+        (&nine, ["deputies", "at most 8"]),
+        ("deputy_for = \"some\"\n", ["line 1", "\"anybody\", \"nobody\" or a list of PeerIds"]),
         ("listen = []\n", ["listen", "at least one"]),
         ("bootstrap = [\"/ip4/127.0.0.1/tcp/1\"]\n", ["bootstrap", "/p2p/ID"]),
         ("[limits]\nmax_connections_per_peer = 1\n", ["max_connections_per_peer", "at least 2"]),

@@ -38,9 +38,36 @@ pub struct NodeRecord {
     /// Where it listens, as multiaddresses without the PeerId.
     #[cbor(n(3), decode_with = "crate::codec::at_most::<MAX_ADDRS, _, _>")]
     pub addrs: Vec<String>,
-    /// Nodes that take its slices first while it is away.
+    /// Nodes that take its slices first while it is away; none of them twice, and not the node itself.
     #[n(4)]
     pub deputies: Vec<NodeId>,
+}
+
+impl NodeRecord {
+    /// Checks what needs no signature.
+    ///
+    /// # Errors
+    /// [`VerifyError::Malformed`] says what is not well formed.
+    pub fn check(&self) -> Result<(), VerifyError> {
+        let malformed = |reason| Err(VerifyError::malformed(NodeRecord::KIND, reason));
+        if self.addrs.len() > MAX_ADDRS || self.addrs.iter().any(|addr| addr.len() > MAX_ADDR_BYTES) {
+            return malformed("more than 8 addresses, or one of more than 256 bytes");
+        }
+        if self.name.len() > MAX_NAME_BYTES || self.deputies.len() > MAX_DEPUTIES {
+            return malformed("a name of more than 64 bytes, or more than 8 deputies");
+        }
+        if self.addrs.iter().chain([&self.name]).any(|text| text.chars().any(char::is_control)) {
+            return malformed("control characters in a name or an address");
+        }
+        if !self.node.is_acceptable() || self.deputies.iter().any(|deputy| !deputy.is_acceptable()) {
+            return malformed("the key is of small order or not canonical");
+        }
+        let mut deputies = self.deputies.iter().enumerate();
+        if deputies.any(|(at, deputy)| *deputy == self.node || self.deputies[..at].contains(deputy)) {
+            return malformed("a node that is its own deputy, or a deputy named twice");
+        }
+        Ok(())
+    }
 }
 
 impl Statement for NodeRecord {
@@ -48,6 +75,25 @@ impl Statement for NodeRecord {
 
     fn signer(&self) -> PublicKey {
         self.node
+    }
+}
+
+/// A node's record with the consent of those whom it names: nobody is a deputy against its will.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Appointed {
+    /// The record.
+    #[n(0)]
+    pub node: Signed<NodeRecord>,
+    /// The deputies' signatures over the record's digest, in the order of its deputies.
+    #[cbor(n(1), decode_with = "crate::codec::at_most::<MAX_DEPUTIES, _, _>")]
+    pub deputies: Vec<Signature>,
+}
+
+impl Appointed {
+    /// A record that names nobody.
+    pub fn alone(node: Signed<NodeRecord>) -> Appointed {
+        Appointed { node, deputies: Vec::new() }
     }
 }
 
@@ -129,7 +175,7 @@ impl CoSigned {
 pub enum Record {
     /// A node joins, or says something new of itself.
     #[n(0)]
-    Node(#[n(0)] Signed<NodeRecord>),
+    Node(#[n(0)] Appointed),
     /// A node has started.
     #[n(1)]
     Start(#[n(0)] Signed<Start>),
@@ -157,7 +203,7 @@ impl Record {
     /// The digest that names the record.
     pub fn digest(&self, federation: &Federation) -> Digest {
         match self {
-            Record::Node(signed) => signed.digest(federation),
+            Record::Node(signed) => signed.node.digest(federation),
             Record::Start(signed) => signed.digest(federation),
             Record::Register(signed) => signed.owner.digest(federation),
             Record::Challenge(signed) => signed.digest(federation),
@@ -173,21 +219,17 @@ impl Verify for Record {
     fn claims(&self, federation: &Federation, claims: &mut Claims) -> Result<(), VerifyError> {
         match self {
             Record::Node(signed) => {
-                let record = &signed.body;
-                let malformed = |reason| Err(VerifyError::malformed(NodeRecord::KIND, reason));
-                if record.addrs.len() > MAX_ADDRS || record.addrs.iter().any(|addr| addr.len() > MAX_ADDR_BYTES) {
-                    return malformed("more than 8 addresses, or one of more than 256 bytes");
+                let record = &signed.node.body;
+                record.check()?;
+                if signed.deputies.len() != record.deputies.len() {
+                    return Err(VerifyError::malformed(NodeRecord::KIND, "not one consent for each deputy"));
                 }
-                if record.name.len() > MAX_NAME_BYTES || record.deputies.len() > MAX_DEPUTIES {
-                    return malformed("a name of more than 64 bytes, or more than 8 deputies");
+                signed.node.claims(federation, claims)?;
+                let digest = digest_of(record, federation.id());
+                for (deputy, consent) in record.deputies.iter().zip(&signed.deputies) {
+                    claims.add(NodeRecord::KIND, *deputy, digest, consent);
                 }
-                if record.addrs.iter().chain([&record.name]).any(|text| text.chars().any(char::is_control)) {
-                    return malformed("control characters in a name or an address");
-                }
-                if !record.node.is_acceptable() {
-                    return malformed("the key is of small order or not canonical");
-                }
-                signed.claims(federation, claims)
+                Ok(())
             }
             Record::Start(signed) => signed.claims(federation, claims),
             Record::Challenge(signed) => signed.claims(federation, claims),

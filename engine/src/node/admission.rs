@@ -1,17 +1,17 @@
 //! Admission: which mailboxes this node takes in.
 
 use postroad_protocol::moving::Extent;
-use postroad_protocol::{MailboxId, Refusal};
+use postroad_protocol::{MailboxId, PublicKey, Refusal};
 
 use super::{Admission, Node, Phase};
 
 impl Admission {
-    /// Whether it lets this mailbox in.
-    pub fn allows(&self, mailbox: &MailboxId) -> bool {
+    /// Whether it admits this mailbox or node.
+    pub fn allows(&self, who: &PublicKey) -> bool {
         match self {
             Admission::Open => true,
             Admission::Closed => false,
-            Admission::List(list) => list.contains(mailbox),
+            Admission::List(list) => list.contains(who),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Joining: the node's record and its start are settled before it signs anything else.
 
-use postroad_protocol::record::{NodeRecord, Record, Start};
+use postroad_protocol::record::{Appointed, Record, Start};
 use postroad_protocol::{Digest, Signed, Verified};
 
 use super::{Node, Phase};
@@ -46,22 +46,12 @@ impl Node {
             return;
         }
         let known = self.ledger.head().node(&self.me);
-        let version = known.map_or(0, |node| node.version);
         let incarnation = known.map_or(0, |node| node.incarnation);
-        let current = known.is_some_and(|node| {
-            node.name == self.config.name && node.addrs == self.config.addrs && node.deputies == self.config.deputies
-        });
-        if !current {
-            let body = NodeRecord {
-                node: self.me,
-                version: version + 1,
-                name: self.config.name.clone(),
-                addrs: self.config.addrs.clone(),
-                deputies: self.config.deputies.clone(),
-            };
-            let signed = Signed::sign(body, &self.config.secret, &self.config.federation);
+        if !known.is_some_and(|node| self.is_current(node)) {
+            // Whoever starts waits for nobody: the deputies' consents come later.
+            let record = Record::Node(Appointed::alone(self.draft_record(Vec::new())));
             // A sole sequencer settles its own, and must certify nothing that others refuse.
-            match Verified::check(Record::Node(signed.into_inner()), &self.config.federation) {
+            match Verified::check(record, &self.config.federation) {
                 Ok(record) => self.hand_in_record(record, out),
                 Err(error) => {
                     out.push(Output::Fatal(format!(

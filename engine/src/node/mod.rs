@@ -10,6 +10,7 @@ mod challenges;
 #[cfg(feature = "cheat")]
 mod cheat;
 mod cuts;
+mod deputies;
 mod evidence;
 mod handing_in;
 mod holding;
@@ -30,7 +31,7 @@ use postroad_protocol::record::Record;
 use postroad_protocol::state::State;
 use postroad_protocol::wire::client::Answer;
 use postroad_protocol::wire::mail::Homeward;
-use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Refusal, SecretKey, Verified};
+use postroad_protocol::{Digest, Federation, MailboxId, NodeId, PublicKey, Refusal, SecretKey, Verified};
 use postroad_store::{Read, StoreError, Write};
 
 use crate::arrivals::{Answered, Arrivals};
@@ -66,8 +67,10 @@ pub struct Config {
     pub name: String,
     /// Where others reach it, as multiaddresses without PeerId.
     pub addrs: Vec<String>,
-    /// Its deputies.
+    /// Whom it wishes for as deputies, in this order: at most 8, none twice, and not itself.
     pub deputies: Vec<NodeId>,
+    /// Which nodes may name this one as a deputy.
+    pub deputy_for: Admission,
     /// Sixteen random bytes, new at every start.
     pub nonce: [u8; 16],
     /// Who may register mailboxes here.
@@ -96,7 +99,7 @@ pub struct Config {
     pub guard_epoch: u64,
 }
 
-/// Which mailboxes a node lets in.
+/// Whom a node admits: mailboxes that are to live here, nodes that name it as their deputy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// Anybody.
@@ -104,7 +107,7 @@ pub enum Admission {
     /// Nobody.
     Closed,
     /// These.
-    List(Vec<MailboxId>),
+    List(Vec<PublicKey>),
 }
 
 /// A store with which a node cannot start.
@@ -155,6 +158,7 @@ pub struct Node {
     early_slices: Vec<(NodeId, Held)>,
     registering: BTreeMap<MailboxId, hosting::Registering>,
     registrations: Rate,
+    consents: deputies::Consents,
     /// Whether origins were last told that this node is caught up.
     told_ready: bool,
     /// Since when this node has all cuts and all mail that is its own, and whether what waited for it is in as well.
@@ -221,6 +225,7 @@ impl Node {
             early_slices: Vec::new(),
             registering: BTreeMap::new(),
             registrations: Rate::new(config.registrations_per_minute),
+            consents: deputies::Consents::default(),
             told_ready: false,
             here_since: None,
             has_returned: false,
@@ -413,6 +418,7 @@ impl Node {
                     self.persist(writes, out);
                 }
             }
+            Input::Deputised(deputy, record, answer) => self.deputised(deputy, record, answer, time, out),
             Input::Drain => self.draining = true,
         }
         self.tell_accepted(false, out);
@@ -491,6 +497,7 @@ impl Node {
         if now.time >= self.next_round {
             self.next_round = now.time.after_ms(HOUSEKEEPING_MS);
             self.pursue_start(out);
+            self.pursue_deputies(now.time, out);
             let tried = self.router.peers.try_again().into_iter();
             out.extend(tried.map(|node| Output::Report(Report::Back { node })));
             let fills: Vec<_> = self.receiver.open_fills().cloned().collect();

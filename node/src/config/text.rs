@@ -23,8 +23,12 @@ const COMMENTS: &[(&str, &str)] = &[
     ),
     (
         "deputies",
-        "The nodes (their PeerIds) that hold this one's mail while it is away, in order of preference.\n\
-         Empty: nodes ranked by hash.",
+        "The nodes (their PeerIds) that hold this one's mail while it is away, in order of preference, at most 8. Each of\n\
+         them has to consent. Empty: nodes ranked by hash.",
+    ),
+    (
+        "deputy_for",
+        "Which nodes may name this one among their deputies: \"anybody\", \"nobody\", or a list of PeerIds.",
     ),
     (
         "allow_registration",
@@ -143,11 +147,12 @@ pub(super) fn slot<'a>(table: &'a mut Table, key: &str) -> Option<&'a mut Value>
     }
 }
 
-/// Reads `text` as a value of the same kind as `like`. Registration is a word or a list.
+/// Reads `text` as a value of the same kind as `like`. Whom a node admits is a word or a list.
 pub(super) fn value_like(like: &Value, text: &str) -> Result<Value, String> {
+    let is_whom = |word: &str| matches!(word, "open" | "closed" | "anybody" | "nobody");
     let is_list = match like {
-        Value::Array(_) => !matches!(text, "open" | "closed"),
-        Value::String(word) => matches!(word.as_str(), "open" | "closed") && text.contains("12D3Koo"),
+        Value::Array(_) => !is_whom(text),
+        Value::String(word) => is_whom(word) && text.contains("12D3Koo"),
         Value::Integer(_) => {
             return text.trim().parse().map(Value::Integer).map_err(|_| format!("{text:?} is not a whole number"));
         }

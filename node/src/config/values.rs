@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use postroad_engine::evidence::{Action, Policy};
 use postroad_engine::node::Admission;
-use postroad_protocol::{MailboxId, NodeId};
+use postroad_protocol::{MailboxId, NodeId, PublicKey};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -71,6 +71,28 @@ impl Registration {
             Registration::Open => true,
             Registration::Closed => false,
             Registration::Only(list) => list.contains(mailbox),
+        }
+    }
+}
+
+/// Which nodes may name this one as a deputy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeputyFor {
+    /// All nodes of the federation.
+    Anybody,
+    /// None.
+    Nobody,
+    /// These.
+    Only(Vec<NodeId>),
+}
+
+impl DeputyFor {
+    /// As the engine takes it.
+    pub(crate) fn admission(&self) -> Admission {
+        match self {
+            DeputyFor::Anybody => Admission::Open,
+            DeputyFor::Nobody => Admission::Closed,
+            DeputyFor::Only(list) => Admission::List(list.clone()),
         }
     }
 }
@@ -280,11 +302,55 @@ pub(super) mod node_ids {
     }
 }
 
+/// Whom a value names: two words, or a list of keys.
+enum Whom {
+    Everybody,
+    Nobody,
+    Only(Vec<PublicKey>),
+}
+
+impl Whom {
+    /// Reads it; `words` are those for everybody and nobody, and `keys` says what a list is of.
+    fn read<'de, D: Deserializer<'de>>(words: [&str; 2], keys: &str, from: D) -> Result<Whom, D::Error> {
+        struct Read<'a>([&'a str; 2], &'a str);
+
+        impl<'de> Visitor<'de> for Read<'_> {
+            type Value = Whom;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}, {:?} or a list of {}", self.0[0], self.0[1], self.1)
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Whom, E> {
+                match self.0.iter().position(|word| *word == text) {
+                    Some(0) => Ok(Whom::Everybody),
+                    Some(_) => Ok(Whom::Nobody),
+                    None => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+                }
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut texts: A) -> Result<Whom, A::Error> {
+                let mut list = Vec::new();
+                while let Some(text) = texts.next_element::<String>()? {
+                    list.push(text.parse().map_err(de::Error::custom)?);
+                }
+                Ok(Whom::Only(list))
+            }
+        }
+
+        from.deserialize_any(Read(words, keys))
+    }
+}
+
+impl Registration {
+    const WORDS: [&str; 2] = ["open", "closed"];
+}
+
 impl Serialize for Registration {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match self {
-            Registration::Open => to.serialize_str("open"),
-            Registration::Closed => to.serialize_str("closed"),
+            Registration::Open => to.serialize_str(Registration::WORDS[0]),
+            Registration::Closed => to.serialize_str(Registration::WORDS[1]),
             Registration::Only(list) => to.collect_seq(list.iter().map(MailboxId::to_string)),
         }
     }
@@ -292,32 +358,34 @@ impl Serialize for Registration {
 
 impl<'de> Deserialize<'de> for Registration {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Registration, D::Error> {
-        struct Read;
+        Ok(match Whom::read(Registration::WORDS, "addresses", from)? {
+            Whom::Everybody => Registration::Open,
+            Whom::Nobody => Registration::Closed,
+            Whom::Only(list) => Registration::Only(list),
+        })
+    }
+}
 
-        impl<'de> Visitor<'de> for Read {
-            type Value = Registration;
+impl DeputyFor {
+    const WORDS: [&str; 2] = ["anybody", "nobody"];
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("\"open\", \"closed\" or a list of addresses")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Registration, E> {
-                match text {
-                    "open" => Ok(Registration::Open),
-                    "closed" => Ok(Registration::Closed),
-                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
-                }
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut texts: A) -> Result<Registration, A::Error> {
-                let mut list = Vec::new();
-                while let Some(text) = texts.next_element::<String>()? {
-                    list.push(text.parse().map_err(de::Error::custom)?);
-                }
-                Ok(Registration::Only(list))
-            }
+impl Serialize for DeputyFor {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            DeputyFor::Anybody => to.serialize_str(DeputyFor::WORDS[0]),
+            DeputyFor::Nobody => to.serialize_str(DeputyFor::WORDS[1]),
+            DeputyFor::Only(list) => to.collect_seq(list.iter().map(NodeId::to_string)),
         }
+    }
+}
 
-        from.deserialize_any(Read)
+impl<'de> Deserialize<'de> for DeputyFor {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<DeputyFor, D::Error> {
+        Ok(match Whom::read(DeputyFor::WORDS, "PeerIds", from)? {
+            Whom::Everybody => DeputyFor::Anybody,
+            Whom::Nobody => DeputyFor::Nobody,
+            Whom::Only(list) => DeputyFor::Only(list),
+        })
     }
 }

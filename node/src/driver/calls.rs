@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::core::ToCore;
 use super::offences::OFFENCE;
 use super::streams::{GREETING, StreamError, read, read_greeting, write};
-use super::{Shared, evidence, explain, fetch, moving};
+use super::{Shared, deputies, evidence, explain, fetch, moving};
 
 /// Suspicions that a status names, at most.
 const MAX_SUSPICIONS: usize = 256;
@@ -79,6 +79,7 @@ fn name(question: &Question) -> &'static str {
         Question::Move(_) | Question::MoveStatus(_) | Question::MayMove(..) | Question::Inventory(_) => "move",
         Question::Handoff(_) | Question::Extracts(..) => "handoff",
         Question::Nodes(_) => "nodes",
+        Question::Deputise(_) => "deputies",
     }
 }
 
@@ -170,6 +171,7 @@ async fn answer(shared: &Shared, from: NodeId, question: Question) -> Result<Rep
             let member = |(node, known): (&NodeId, &NodeState)| Member { node: *node, addrs: known.addrs.clone() };
             Reply::Nodes(nodes.into_iter().take(MAX_MEMBERS).map(member).collect())
         }
+        Question::Deputise(record) => deputies::consent(shared, from, record).await?,
         Question::HandIn(chain) => {
             if chain.len() > MAX_HANDED_IN {
                 return Err(Refusal::TooLarge { bytes: chain.len() as u64, limit: MAX_HANDED_IN as u64 });

@@ -25,7 +25,7 @@ use postroad_protocol::{Digest, MailboxId, NodeId, PublicKey, Refusal, Seq, Sign
 use postroad_store::{Guard, GuardError, Read, Store, StoreError, Transaction, Write};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{NodeError, Shared, View, evidence, fetch, moving};
+use super::{NodeError, Shared, View, deputies, evidence, fetch, moving};
 use crate::config::{NodeConfig, Sins};
 use crate::metrics::{Metrics, PeerQueue};
 
@@ -545,6 +545,11 @@ impl Thread {
                 Some(shared) => moving::ask_extracts(shared, node, mailbox, slices),
                 None => return Some(Input::Extracted(mailbox, node, slices, Vec::new())),
             },
+            Output::AskDeputies(record) => {
+                if let Some(shared) = &self.fetcher {
+                    deputies::ask_all(shared, &record);
+                }
+            }
             Output::Fetch(key, sources) => match &self.fetcher {
                 Some(shared) => fetch::slice(shared, key, sources),
                 None => return Some(Input::Fetched(key, None)),
@@ -650,6 +655,7 @@ fn tell(report: &Report) {
         Report::Started { incarnation } => tracing::info!(incarnation, "the start is settled"),
         Report::Away { node, reason } => tracing::info!(peer = %node, reason, "away: its slices go to custodians"),
         Report::Back { node } => tracing::info!(peer = %node, "back"),
+        Report::NoDeputy { node, reason } => tracing::warn!(peer = %node, reason, "does not consent to be a deputy"),
         Report::Resealed { batches } => tracing::info!(batches, "batches that could not be included are sealed again"),
         Report::Convicted { id, verdict, found_by } => {
             let (culprit, epoch) = (&verdict.culprit, verdict.epoch);

@@ -19,6 +19,7 @@
 //! | call | 1 per inbound call, bounded | one answer |
 //! | control | 1 | hands out backups to who may open the socket in the node's directory |
 //! | http | 1, and 1 per connection, bounded | metrics and health, from what is published (`http.rs`) |
+//! | deputies | 1 per deputy that the core asks | asks it for its consent (`deputies.rs`) |
 //! | handoff, extracts | 1 per question of the core | asks another node what a mailbox that moves here lacks (`moving.rs`) |
 //! | watcher | 1 | says in the log when the node's health changes |
 
@@ -26,6 +27,7 @@ mod calls;
 mod clients;
 mod control;
 mod core;
+mod deputies;
 mod evidence;
 mod explain;
 mod fetch;
@@ -263,6 +265,10 @@ pub fn open_store(config: &NodeConfig) -> Result<Store, NodeError> {
 pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -> Result<(), NodeError> {
     let secret = config.dir.read_key()?;
     let federation = config.dir.read_genesis()?;
+    if config.deputies.contains(&secret.public()) {
+        let message = "deputies: a node is not its own deputy".to_owned();
+        return Err(ConfigError::Bad { path: config.dir.config(), message }.into());
+    }
     let is_sequencer = federation.sequencer() == secret.public();
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(peer = %secret.public(), name = config.name, version, is_sequencer, "starting");
@@ -282,6 +288,7 @@ pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -
         name: config.name.clone(),
         addrs: config.announced().iter().map(Multiaddr::to_string).collect(),
         deputies: config.deputies.clone(),
+        deputy_for: config.deputy_for.admission(),
         nonce,
         admission: config.allow_registration.admission(),
         moves: config.moves.accept.admission(),

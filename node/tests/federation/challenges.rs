@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::deputies::deputise;
 use crate::net::{Net, run};
 
 /// Everybody who could have a slice is dead when its destination returns: strict readers of the destination wait for a
@@ -13,7 +14,7 @@ fn a_slice_that_nobody_hands_out_does_not_stop_a_home_for_ever() {
     let (lost, other) = (net.mailbox("lost", origin), net.mailbox("other", 1));
     let recipient = net.mailbox("recipient", home);
     // So that the sequencer's node holds nothing of it.
-    net.configure(home, &[("deputies", format!("[{:?}, {:?}]", net.peer_id(4), net.peer_id(5)))]);
+    deputise(&mut net, home, &[4, 5]);
     let before = lost.send(&[&recipient], &["before"], &[]);
     assert_eq!(before.code, 0, "{}", before.error);
     net.kill(home);

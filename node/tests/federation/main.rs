@@ -3,6 +3,7 @@
 mod challenges;
 #[cfg(feature = "cheat")]
 mod cheats;
+mod deputies;
 mod devices;
 mod durability;
 mod evidence;

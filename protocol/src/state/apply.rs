@@ -213,7 +213,7 @@ impl Draft {
     /// [`Invalid`] says why this record cannot be settled now.
     pub fn record(&mut self, record: &Verified<Record>) -> Result<(), Invalid> {
         match &**record {
-            Record::Node(signed) => self.node_record(&signed.body),
+            Record::Node(signed) => self.node_record(&signed.node.body),
             Record::Start(signed) => self.start(&signed.body),
             Record::Register(signed) => self.register(signed),
             Record::Challenge(signed) => self.challenge(signed),

@@ -4,7 +4,7 @@ use minicbor::{Decode, Encode};
 
 use crate::attestation::{Anchor, DeliveryProof};
 use crate::block_list::BlockList;
-use crate::crypto::{MailboxId, NodeId, PublicKey};
+use crate::crypto::{MailboxId, NodeId, PublicKey, Signature};
 use crate::cut::Cut;
 use crate::digest::Digest;
 use crate::error::Refusal;
@@ -13,7 +13,7 @@ use crate::explanation::Explanation;
 use crate::genesis::{Genesis, Member};
 use crate::moving::{Extent, Extract, HandoffPage, HandoffRequest, MoveRequest, MoveStatus};
 use crate::receipt::Sealed;
-use crate::record::OwnerSigned;
+use crate::record::{NodeRecord, OwnerSigned};
 use crate::refused::RefusedProof;
 use crate::seq::Seq;
 use crate::signed::Signed;
@@ -91,6 +91,9 @@ pub enum Question {
     /// [`Reply::Nodes`].
     #[n(20)]
     Nodes(#[n(0)] NodeId),
+    /// Be a deputy of the node whose record this is, which names this node; answered with [`Reply::Deputised`].
+    #[n(21)]
+    Deputise(#[n(0)] Signed<NodeRecord>),
 }
 
 /// An answer.
@@ -155,6 +158,9 @@ pub enum Reply {
     /// nothing.
     #[n(18)]
     Nodes(#[cbor(n(0), decode_with = "crate::codec::at_most::<MAX_MEMBERS, _, _>")] Vec<Member>),
+    /// This node's signature over the digest of the record that names it as a deputy.
+    #[n(19)]
+    Deputised(#[n(0)] Signature),
 }
 
 /// The most nodes in one answer.

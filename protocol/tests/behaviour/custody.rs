@@ -1,8 +1,8 @@
 //! Rule 8: which receipts a slice needs, which are too many, and when custody is weak.
 
 use postroad_protocol::receipt::{Custody, CustodyKind, MAX_CUSTODIANS, Receipt, Sealed};
-use postroad_protocol::record::Record;
-use postroad_protocol::signed::Verify;
+use postroad_protocol::record::{Appointed, NodeRecord, Record};
+use postroad_protocol::signed::{Statement, Verify, sign_digest};
 use postroad_protocol::{Digest, VerifyError};
 
 use crate::common::{Batch, Hold, World};
@@ -322,8 +322,8 @@ fn records_are_signed_by_all_whom_they_bind() {
 
     let node = |change: &dyn Fn(&mut postroad_protocol::record::NodeRecord)| {
         let Record::Node(mut signed) = world.node_record(1, 1) else { unreachable!("a node record") };
-        change(&mut signed.body);
-        verify(&Record::Node(world.sign(signed.body, &world.nodes[1])))
+        change(&mut signed.node.body);
+        verify(&Record::Node(world.appointed(signed.node.body, &world.nodes[1])))
     };
     assert_eq!(node(&|record| record.name = "n".repeat(64)), Ok(()));
     assert_eq!(node(&|record| record.addrs = vec!["a".repeat(256); 8]), Ok(()));
@@ -334,11 +334,45 @@ fn records_are_signed_by_all_whom_they_bind() {
     assert_eq!(node(&|record| record.name = "n".repeat(65)), malformed("node-record", names));
     assert_eq!(node(&|record| record.deputies = vec![world.node(0); 9]), malformed("node-record", names));
     let Record::Node(mut signed) = world.node_record(1, 1) else { unreachable!("a node record") };
-    signed.body.node = weak;
+    signed.node.body.node = weak;
     let key = "the key is of small order or not canonical";
     assert_eq!(verify(&Record::Node(signed)), malformed("node-record", key));
+    assert_eq!(node(&|record| record.deputies = vec![weak]), malformed("node-record", key));
     let Record::Start(mut signed) = world.start(1, 1) else { unreachable!("a start") };
     signed.body.incarnation = 2;
     let refused = Err(VerifyError::Signature { kind: "start", signer: world.node(1) });
     assert_eq!(verify(&Record::Start(signed)), refused);
+}
+
+#[test]
+fn nobody_is_a_deputy_without_its_own_signature() {
+    let world = World::builder().build();
+    let consent =
+        |deputy: usize, record: &NodeRecord| sign_digest(&world.nodes[deputy], record.digest(world.federation.id()));
+    let appointed = |named: &[usize], change: &dyn Fn(&mut Appointed)| {
+        let Record::Node(mut signed) = world.node_record(1, 1) else { unreachable!("a node record") };
+        signed.node.body.deputies = named.iter().map(|deputy| world.node(*deputy)).collect();
+        signed = world.appointed(signed.node.body, &world.nodes[1]);
+        change(&mut signed);
+        Record::Node(signed).verify(&world.federation)
+    };
+    let malformed = |reason| Err(VerifyError::Malformed { kind: "node-record", reason });
+    let forged = |deputy| Err(VerifyError::Signature { kind: "node-record", signer: world.node(deputy) });
+    for named in [&[][..], &[2], &[2, 0], &[0, 2]] {
+        assert_eq!(appointed(named, &|_| {}), Ok(()), "{named:?}");
+    }
+    let count = "not one consent for each deputy";
+    assert_eq!(appointed(&[2, 0], &|signed| signed.deputies.truncate(1)), malformed(count), "one is missing");
+    assert_eq!(appointed(&[2], &|signed| signed.deputies.push(consent(0, &signed.node.body))), malformed(count));
+    assert_eq!(appointed(&[], &|signed| signed.deputies.push(consent(2, &signed.node.body))), malformed(count));
+    assert_eq!(appointed(&[2, 0], &|signed| signed.deputies.swap(0, 1)), forged(2), "in the order of the deputies");
+    assert_eq!(appointed(&[2], &|signed| signed.deputies[0] = signed.node.signature), forged(2), "the node's own");
+    let other = |signed: &mut Appointed| {
+        let record = NodeRecord { version: 2, ..signed.node.body.clone() };
+        signed.deputies[1] = consent(0, &record);
+    };
+    assert_eq!(appointed(&[2, 0], &other), forged(0), "for another record");
+    let twice = "a node that is its own deputy, or a deputy named twice";
+    assert_eq!(appointed(&[2, 2], &|_| {}), malformed(twice));
+    assert_eq!(appointed(&[1], &|_| {}), malformed(twice));
 }

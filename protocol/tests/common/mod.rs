@@ -21,8 +21,8 @@ use postroad_protocol::merkle::map::MerkleMap;
 use postroad_protocol::merkle::sum::SumTree;
 use postroad_protocol::message::{Message, Recipient};
 use postroad_protocol::receipt::{Custody, CustodyRequest, Fill, Receipt, ReceiptItem, Sealed, sign_receipts};
-use postroad_protocol::record::{CoSigned, NodeRecord, Record, Registration, Start};
-use postroad_protocol::signed::Verify;
+use postroad_protocol::record::{Appointed, CoSigned, NodeRecord, Record, Registration, Start};
+use postroad_protocol::signed::{Statement, Verify, sign_digest};
 use postroad_protocol::slice::SliceBody;
 use postroad_protocol::state::{Applied, Draft, Invalid, PendingKey, State, apply};
 use postroad_protocol::{
@@ -215,9 +215,19 @@ impl World {
             version,
             name: format!("node {node}"),
             addrs: vec![format!("/ip4/10.0.0.{node}/tcp/4001")],
-            deputies: vec![self.node((node + 1) % self.nodes.len())],
+            deputies: (self.nodes.len() > 1).then(|| self.node((node + 1) % self.nodes.len())).into_iter().collect(),
         };
-        Record::Node(self.sign(body, &self.nodes[node]))
+        Record::Node(self.appointed(body, &self.nodes[node]))
+    }
+
+    /// A record with the consent of every deputy that is a node here.
+    pub(crate) fn appointed(&self, body: NodeRecord, secret: &SecretKey) -> Appointed {
+        let digest = body.digest(self.federation.id());
+        let deputies = (body.deputies.iter())
+            .filter_map(|deputy| self.nodes.iter().find(|node| node.public() == *deputy))
+            .map(|deputy| sign_digest(deputy, digest))
+            .collect();
+        Appointed { node: self.sign(body, secret), deputies }
     }
 
     pub(crate) fn start(&self, node: usize, incarnation: u64) -> Record {

@@ -115,7 +115,7 @@ pub(crate) fn statements(story: &Story) -> Vec<Spoken> {
         spoken(&story.first.header, id),
         spoken(&custody.receipts[0].signed, id),
         spoken(&custody.request.unwrap(), id),
-        spoken(&node, id),
+        spoken(&node.node, id),
         spoken(&start, id),
         spoken(&registration.owner, id),
         spoken(&story.attested.signed, id),
@@ -300,6 +300,7 @@ pub(crate) fn messages(story: &Story) -> Vec<Sample> {
     let name = |request| mail::SliceName { slice, request };
     let receipt = world.fill(first, 2);
     let sealed = &world.cuts[1].body.headers;
+    let Record::Node(appointed) = world.node_record(1, 1) else { unreachable!("a node record") };
     let Record::Register(registration) = world.registration(1) else { unreachable!("a registration") };
     let status = call::Status {
         node: world.node(0),
@@ -421,6 +422,8 @@ pub(crate) fn messages(story: &Story) -> Vec<Sample> {
         sample("call/question/explain", &call::Question::Explain(world.mailbox(2), world.log(2)[1].seq)),
         sample("call/question/anchored", &call::Question::Anchored(world.node(2), Some(1))),
         sample("call/question/anchored-last", &call::Question::Anchored(world.node(2), None)),
+        sample("call/question/deputise", &call::Question::Deputise(appointed.node)),
+        sample("call/reply/deputised", &call::Reply::Deputised(appointed.deputies[0])),
         sample(
             "call/reply/explained",
             &call::Reply::Explained(

@@ -290,6 +290,7 @@ fn explained(explanation: &Explanation) {
 fn question(question: Question) {
     match question {
         Question::Register(owner) => check(owner),
+        Question::Deputise(record) => check(record),
         Question::Accuse(accused) => claim(*accused),
         Question::HandIn(chain) => chain.into_iter().for_each(sealed),
         Question::Move(request) => moved(*request),

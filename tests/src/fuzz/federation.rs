@@ -15,7 +15,8 @@ use postroad_protocol::cut::{CertifiedCut, Cut, CutBody, CutHeader, vote};
 use postroad_protocol::genesis::Member;
 use postroad_protocol::moving::{Base, Import, Missing, Move, Switch};
 use postroad_protocol::receipt::{Custody, CustodyRequest, Fill, ReceiptItem, Sealed, sign_receipts};
-use postroad_protocol::record::{CoSigned, NodeRecord, Record, Registration, Start};
+use postroad_protocol::record::{Appointed, CoSigned, NodeRecord, Record, Registration, Start};
+use postroad_protocol::signed::{Statement, sign_digest};
 use postroad_protocol::state::{Draft, PendingKey, State, apply};
 use postroad_protocol::{Digest, Federation, Genesis, NodeId, Params, SecretKey, Signed, Verified};
 
@@ -68,7 +69,9 @@ impl World {
         let node = node % NODES;
         let deputies = vec![self.id(node + 1)];
         let body = NodeRecord { node: self.id(node), version, name: "n".into(), addrs: Vec::new(), deputies };
-        Record::Node(Signed::sign(body, &self.nodes[node], &self.federation).into_inner())
+        let consent = sign_digest(&self.nodes[(node + 1) % NODES], body.digest(self.federation.id()));
+        let node = Signed::sign(body, &self.nodes[node], &self.federation).into_inner();
+        Record::Node(Appointed { node, deputies: vec![consent] })
     }
 
     fn start(&self, node: usize, incarnation: u64) -> Record {

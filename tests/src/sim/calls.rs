@@ -3,9 +3,10 @@
 
 use postroad_engine::{Fate, Input, Token, serve};
 use postroad_protocol::codec::encode;
+use postroad_protocol::record::NodeRecord;
 use postroad_protocol::slice::SliceKey;
 use postroad_protocol::wire::call::{Question, Reply};
-use postroad_protocol::{Digest, MailboxId, NodeId, Refusal, Seq, Verified};
+use postroad_protocol::{Digest, MailboxId, NodeId, Refusal, Seq, Signed, Verified};
 
 use super::net::PAGE_BYTES;
 use super::world::{Event, Step, World};
@@ -17,6 +18,8 @@ pub(super) enum Asker {
     Slice { node: usize, life: u64, key: SliceKey, others: Vec<usize> },
     /// A node that wants the cuts after an epoch, whom it asks, and whom else it can ask.
     Cuts { node: usize, life: u64, after: u64, from: usize, others: Vec<usize> },
+    /// A node that wants the consent of a deputy to the record with this digest.
+    Deputy { node: usize, life: u64, deputy: NodeId, record: Digest },
     /// A client that registers.
     Register { client: usize },
     /// A client that hands in an accepted chain.
@@ -37,6 +40,7 @@ impl World {
         let reachable = match &asker {
             Asker::Slice { node, .. }
             | Asker::Cuts { node, .. }
+            | Asker::Deputy { node, .. }
             | Asker::Handoff { node, .. }
             | Asker::Extracts { node, .. } => self.connected(*node, to),
             _ => true,
@@ -95,6 +99,16 @@ impl World {
                 }
                 Err(error) => self.reply(asker, &Reply::Refused(Refusal::Invalid { reason: error.to_string() })),
             },
+            Question::Deputise(record) => {
+                let record = Verified::check(record, &self.federation);
+                let node = self.nodes[to].running.as_ref().map(|running| &running.node);
+                let consent = match (record, node) {
+                    (Ok(record), Some(node)) => node.deputise(&record),
+                    (Err(error), _) => Err(Refusal::Invalid { reason: error.to_string() }),
+                    (_, None) => Err(Refusal::NotReady),
+                };
+                self.reply(asker, &consent.map_or_else(Reply::Refused, Reply::Deputised));
+            }
             Question::Delivery(mailbox, seq) => {
                 let token = self.remember(to, asker);
                 self.input(to, Input::Delivery(token, mailbox, seq));
@@ -204,6 +218,19 @@ impl World {
         self.ask(asker, from, &Question::Cuts(after));
     }
 
+    /// A node wants the consents of its deputies.
+    pub(super) fn ask_deputies(&mut self, me: usize, record: &Signed<NodeRecord>) {
+        let digest = record.digest(&self.federation);
+        let life = self.nodes[me].life;
+        for deputy in &record.body.deputies {
+            let asker = Asker::Deputy { node: me, life, deputy: *deputy, record: digest };
+            match self.index_of(deputy) {
+                Some(to) => self.ask(asker, to, &Question::Deputise(record.clone())),
+                None => self.after(1, Event::Reply { asker, bytes: None }),
+            }
+        }
+    }
+
     /// An answer arrives, or none ever will.
     pub(super) fn answered(&mut self, asker: Asker, bytes: Option<&[u8]>) -> Step {
         self.trace.note(self.now, "reply", u64::from(bytes.is_some()), 0, bytes.unwrap_or(&[]));
@@ -246,6 +273,16 @@ impl World {
                     self.ask(asker, from, &Question::Cuts(after));
                 } else {
                     self.fetch_cuts_of_next(node, life, after, others);
+                }
+            }
+            Asker::Deputy { node, life, deputy, record } => {
+                if self.nodes[node].life == life {
+                    let answer = match reply {
+                        Some(Reply::Deputised(consent)) => Ok(consent),
+                        Some(Reply::Refused(refusal)) => Err(refusal.to_string()),
+                        _ => Err("it does not answer".to_owned()),
+                    };
+                    self.input(node, Input::Deputised(deputy, record, answer));
                 }
             }
             Asker::Register { client } => self.client_registered(client, reply)?,

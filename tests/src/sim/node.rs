@@ -114,6 +114,7 @@ impl World {
             name: format!("node-{me}"),
             addrs: Vec::new(),
             deputies: self.deputies[me].iter().map(|node| self.ids[*node]).collect(),
+            deputy_for: postroad_engine::node::Admission::Open,
             nonce: self.rng.array(),
             admission: postroad_engine::node::Admission::Open,
             moves: postroad_engine::node::Admission::Open,

@@ -39,6 +39,7 @@ impl World {
             Output::Moving(token, answer) => self.moving(me, token, answer),
             Output::AskHandoff(node, request) => self.ask_handoff(me, node, *request),
             Output::AskExtracts(node, mailbox, slices) => self.ask_extracts(me, node, mailbox, slices),
+            Output::AskDeputies(record) => self.ask_deputies(me, &record),
             Output::Blocked(..) => return self.broken("world", "an answer that nobody here asked for"),
             Output::Registered(token, result) => self.registered(me, token, result),
             Output::Delivery(token, proof) => self.delivery(me, token, proof),

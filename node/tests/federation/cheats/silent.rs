@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use crate::deputies::deputise;
 use crate::net::{Net, PATIENCE, run};
 
 const CHEAT: usize = 2;
@@ -60,7 +61,7 @@ fn a_node_that_signs_no_receipts_is_suspected_of_what_it_does_not_take() {
 fn a_custodian_that_hands_nothing_out_is_suspected_until_the_slice_is_there() {
     let mut net = start(5, "withhold");
     let [carol, dave] = [("carol", 3), ("dave", 4)].map(|(name, node)| net.mailbox(name, node));
-    net.configure(4, &[("deputies", format!("[{:?}, {:?}]", net.peer_id(CHEAT), net.peer_id(5)))]);
+    deputise(&mut net, 4, &[CHEAT, 5]);
     assert_eq!(carol.send(&[&dave], &["--wait", "delivered", "before"], &[]).code, 0);
     net.kill(4);
     assert_eq!(carol.send(&[&dave], &["withheld"], &[]).code, 0);

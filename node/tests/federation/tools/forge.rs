@@ -126,6 +126,7 @@ pub(crate) fn follow(rows: &Rows, secret: &SecretKey, cuts: &[(Vec<u8>, Vec<u8>)
         name: String::new(),
         addrs: Vec::new(),
         deputies: Vec::new(),
+        deputy_for: Admission::Open,
         nonce: [9; 16],
         admission: Admission::Open,
         moves: Admission::Open,
