@@ -3,7 +3,7 @@
 
 use postroad_protocol::MailboxId;
 use postroad_protocol::NodeId;
-use postroad_protocol::attestation::MailboxAttestation;
+use postroad_protocol::attestation::{LogHead, MailboxAttestation};
 use postroad_protocol::merkle::log::{Frontier, Log};
 use postroad_protocol::moving::{Base, Extent, HandoffRequest, Move};
 use postroad_protocol::state::Moved;
@@ -37,24 +37,32 @@ pub(super) struct Building {
     progress: Option<Time>,
     /// Former homes that were asked in vain.
     skipped: Vec<NodeId>,
+    /// Whether this node's own rows were looked through for the log that the state says it continues.
+    looked_here: bool,
     start_over: Option<Time>,
     here: Extent,
     total: Extent,
 }
 
 impl Building {
-    /// What a store has of a log: of one in the making; or, where the mailbox lived here before, what was attested last.
-    pub(super) fn open(mailbox: &MailboxId, store: &dyn Read) -> Result<Building, StoreError> {
+    /// What a store has of a log: of one in the making; or, where the mailbox lived here before, what was attested last,
+    /// or `wanted`.
+    pub(super) fn open(
+        mailbox: &MailboxId,
+        wanted: Option<&LogHead>,
+        store: &dyn Read,
+    ) -> Result<Building, StoreError> {
         let mut building = Building { edge: tables::get(store, EDGES, &mailbox.0)?, ..Building::default() };
         if let Some(edge) = &building.edge {
             building.log = Log::from(edge.frontier.clone());
         }
         let departure: Option<Departure> = tables::get(store, DEPARTURES, &mailbox.0)?;
         let attested = departure.as_ref().and_then(|departure| departure.attested.clone());
-        let end = match (&departure, &attested) {
-            (None, _) => u64::MAX,
-            (Some(_), None) => 0,
-            (Some(_), Some(attested)) => attested.log.log.size,
+        let end = match (wanted, &departure, &attested) {
+            (Some(wanted), ..) => wanted.size,
+            (None, None, _) => u64::MAX,
+            (None, Some(_), None) => 0,
+            (None, Some(_), Some(attested)) => attested.log.log.size,
         };
         let (mut from, last) = (tables::mailbox_key(mailbox, 0), tables::mailbox_key(mailbox, u64::MAX));
         loop {
@@ -88,6 +96,23 @@ impl Building {
     fn fits(&self, attested: &MailboxAttestation) -> bool {
         let log = attested.log.log;
         log.size == self.log.size() && log.root == self.log.root()
+    }
+
+    /// Whether the log begins with this one, and can end there: the epoch of its last entry has to be known.
+    fn begins_with(&self, log: &LogHead) -> bool {
+        let is_named = self.whole.as_ref().is_some_and(|attested| attested.log.log == *log);
+        let is_end = log.size == self.log.size() || self.rows.contains(&log.size);
+        let has_end = self.rows.first().is_some_and(|first| *first < log.size) && is_end;
+        log.size == 0 || (is_named || has_end) && self.log.root_at(log.size) == Some(log.root)
+    }
+
+    /// What is beyond the first `size` entries does not belong to the log.
+    fn end_at(&mut self, size: u64) {
+        let kept = self.rows.partition_point(|index| *index < size);
+        self.stale.extend(self.rows.drain(kept..));
+        if let Some(edge) = &mut self.edge {
+            edge.expired_to = edge.expired_to.min(size);
+        }
     }
 
     /// The old home is asked from now on, unless it is already.
@@ -249,8 +274,22 @@ impl Arrivals {
         steps: &mut Steps,
     ) -> Result<(), StoreError> {
         let required = moved.import.as_ref().map(|import| import.base);
+        // An import by this node has said it, before its disk was set back: any log that begins with that one will do,
+        // and it may be this node's own.
+        if let Some(Some(base)) = required {
+            let building = &mut arriving.building;
+            if base.node == self.me && !building.begins_with(&base.log) && !building.looked_here {
+                *building = Building::open(mailbox, Some(&base.log), around.store)?;
+                building.looked_here = true;
+            }
+            if building.begins_with(&base.log) {
+                self.finish(mailbox, arriving, Some(base), true, steps);
+                return Ok(());
+            }
+        }
         let fits = |base: Option<&Base>| {
-            required.is_none_or(|required| required.as_ref() == base) && moved.base_span(base).is_some()
+            required.is_none_or(|required| required.map(|base| base.log) == base.map(|base| base.log))
+                && moved.base_span(base).is_some()
         };
         let patience_ms = arriving.row.patience_ms;
         let building = &mut arriving.building;
@@ -294,11 +333,10 @@ impl Arrivals {
             let last_epoch = owner.attested.log.last_epoch;
             building.edge = Some(Edge { frontier: owner.frontier, expired_to: size, last_epoch });
             steps.writes.push(tables::put(ACKS, mailbox.0, &owner.acknowledged));
-            self.finish(mailbox, arriving, Some(base), false, steps);
+            self.finish(mailbox, arriving, Some(required.flatten().unwrap_or(base)), false, steps);
             return Ok(());
         }
         if fits(None) {
-            building.wipe(mailbox, &mut steps.writes);
             self.finish(mailbox, arriving, None, false, steps);
             return Ok(());
         }
@@ -324,6 +362,10 @@ impl Arrivals {
         steps: &mut Steps,
     ) {
         let building = &mut arriving.building;
+        match base {
+            Some(base) if base.log.size > 0 => building.end_at(base.log.size),
+            _ => building.wipe(mailbox, &mut steps.writes),
+        }
         building.drop_stale(mailbox, &mut steps.writes);
         let edge = building.edge.get_or_insert_with(Edge::default);
         steps.writes.push(tables::put(EDGES, mailbox.0, edge));
