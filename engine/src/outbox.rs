@@ -133,7 +133,7 @@ impl Outbox {
         secret: &SecretKey,
         federation: &Federation,
         residents: &BTreeMap<MailboxId, u64>,
-        is_partial: impl Fn(&MailboxId) -> bool,
+        is_partial: impl Fn(&MailboxId, u64) -> bool,
         store: &dyn Read,
     ) -> Result<Outbox, StoreError> {
         let mut outbox = Outbox {
@@ -156,8 +156,8 @@ impl Outbox {
             cheat: cheat::Home::default(),
         };
         for (mailbox, since) in residents {
-            if is_partial(mailbox) {
-                outbox.expect(*mailbox, *since);
+            if is_partial(mailbox, *since) {
+                drop(outbox.expect(*mailbox, *since));
             } else {
                 outbox.logs.insert(*mailbox, MailboxLog { since: *since, ..MailboxLog::default() });
             }
@@ -223,9 +223,11 @@ impl Outbox {
         }
     }
 
-    /// A mailbox has moved here, in this epoch: its entries wait until the log before them is whole.
-    pub fn expect(&mut self, mailbox: MailboxId, since: u64) {
-        self.partial.insert(mailbox, Partial { since, ..Partial::default() });
+    /// A mailbox has moved here, in this epoch: its entries wait until the log before them is whole. What waits from an
+    /// earlier time in which it lived here has no log to go into any more.
+    pub fn expect(&mut self, mailbox: MailboxId, since: u64) -> Vec<Write> {
+        let before = self.partial.insert(mailbox, Partial { since, ..Partial::default() });
+        before.map_or_else(Vec::new, |before| before.forget(&mailbox))
     }
 
     /// The log of a mailbox that has moved here is whole, on disk: what waited for that is appended.
@@ -256,10 +258,18 @@ impl Outbox {
     }
 
     /// Those of these mailboxes into whose logs the imports of this epoch go; none while one of the logs is to come. A
-    /// residence that is over, of a mailbox that has come back since, is attested no more.
-    pub fn importing(&self, mailboxes: &[MailboxId], epoch: u64) -> Option<Vec<MailboxId>> {
+    /// residence that is over, as `is_over` says of a mailbox and the epoch since which it lasted, or as its coming back
+    /// does, is attested no more: a log that did not come in time, since this node's disk was set back, does not come.
+    pub fn importing(
+        &self,
+        mailboxes: &[MailboxId],
+        epoch: u64,
+        is_over: impl Fn(&MailboxId, u64) -> bool,
+    ) -> Option<Vec<MailboxId>> {
         let comes = |mailbox: &&MailboxId| self.partial.get(mailbox).map(|partial| partial.since);
-        if mailboxes.iter().filter_map(|mailbox| comes(&mailbox)).any(|since| since <= epoch) {
+        let waits =
+            |mailbox: &&MailboxId| comes(mailbox).is_some_and(|since| since <= epoch && !is_over(mailbox, since));
+        if mailboxes.iter().any(|mailbox| waits(&mailbox)) {
             return None;
         }
         Some(mailboxes.iter().filter(|mailbox| comes(mailbox).is_none()).copied().collect())
@@ -270,8 +280,7 @@ impl Outbox {
         let mut writes = Vec::new();
         if let Some(partial) = self.partial.remove(mailbox) {
             if partial.since <= since {
-                let numbers = 0..partial.rows.len() as u64;
-                writes.extend(numbers.map(|number| tables::delete(WAITING, tables::mailbox_key(mailbox, number))));
+                writes.extend(partial.forget(mailbox));
             } else {
                 // It has come back already.
                 self.partial.insert(*mailbox, partial);
@@ -507,6 +516,12 @@ impl Partial {
     fn push(&mut self, row: LogRow) {
         row.leaves.iter().map(Load::of).for_each(|load| self.load.add(load));
         self.rows.push(row);
+    }
+
+    /// What removes its rows.
+    fn forget(self, mailbox: &MailboxId) -> Vec<Write> {
+        let numbers = 0..self.rows.len() as u64;
+        numbers.map(|number| tables::delete(WAITING, tables::mailbox_key(mailbox, number))).collect()
     }
 }
 

@@ -391,7 +391,9 @@ impl Receiver {
             Record::Import(signed) if signed.body.home == self.me => Some(signed.body.mailbox),
             _ => None,
         });
-        self.owed.push_back(Due { epoch, left, owed, imports: imports.collect() });
+        // What leaves in the same cut is attested here no more.
+        let imports = imports.filter(|mailbox| left.iter().all(|(gone, _)| gone != mailbox)).collect();
+        self.owed.push_back(Due { epoch, left, owed, imports });
         for record in &cut.body.records {
             match record {
                 Record::Lost(lost) if lost.body.holder == self.me && lost.body.destination == self.me => {
@@ -522,7 +524,10 @@ impl Receiver {
                 indexes.push(Some(index));
             }
             // This node has signed imports for nothing that is not here; but its disk may have been set back.
-            let Some(imports) = outbox.importing(imports, *epoch) else { break };
+            let is_over = |mailbox: &MailboxId, since| {
+                self.owed.iter().any(|due| due.left.iter().any(|left| *left == (*mailbox, since)))
+            };
+            let Some(imports) = outbox.importing(imports, *epoch, is_over) else { break };
             let Some(imported) = arrivals.due(*epoch, &imports) else { break };
             for (mailbox, since) in left {
                 writes.push(departures::left(mailbox, *epoch, outbox.last_final()));

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use minicbor::{Decode, Encode};
 use postroad_protocol::moving::{Base, Missing, Move, MovePhase, OwnerBase};
 use postroad_protocol::record::Record;
-use postroad_protocol::state::{MailboxState, State};
+use postroad_protocol::state::{MailboxState, Span, State};
 use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Refusal, SecretKey, Verified};
 use postroad_store::{Read, StoreError, Write};
 
@@ -60,6 +60,9 @@ pub struct Arrival {
     /// Up to which epoch all slices of former homes were looked into when an import was last signed, but for the missing.
     #[n(6)]
     pub resolved: Option<Resolved>,
+    /// The cut that settled the switch.
+    #[n(7)]
+    pub since: Option<u64>,
 }
 
 /// The log that a new home continues, which is here.
@@ -180,17 +183,11 @@ pub struct Arrivals {
 }
 
 impl Arrivals {
-    /// Reads what a store knows of mailboxes that move here. `head` is the state after the last cut: a mailbox that lives
-    /// here and whose log a disk that was set back does not have moves here again.
+    /// Reads what a store knows of mailboxes that move here.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn open(
-        secret: &SecretKey,
-        federation: &Federation,
-        head: &State,
-        store: &dyn Read,
-    ) -> Result<Arrivals, StoreError> {
+    pub fn open(secret: &SecretKey, federation: &Federation, store: &dyn Read) -> Result<Arrivals, StoreError> {
         let mut all = BTreeMap::new();
         for (key, value) in store.range(ARRIVALS, &[], &[], usize::MAX)? {
             let corrupt = || StoreError::Corrupt { table: ARRIVALS, key: key.clone() };
@@ -199,19 +196,17 @@ impl Arrivals {
             all.insert(mailbox, Arriving::new(row));
         }
         let me = secret.public();
-        for (mailbox, state) in head.mailboxes() {
-            let moved_here = state.home == me && state.moved.is_some();
-            if moved_here && !all.contains_key(mailbox) && store.get(tables::EDGES, &mailbox.0)?.is_none() {
-                let switch = state.moved.as_ref().map_or(state.record, |moved| moved.switch);
-                all.insert(*mailbox, Arriving::new(Arrival::unknown(switch)));
-            }
-        }
         Ok(Arrivals { me, secret: secret.clone(), federation: federation.clone(), all, next: Time(0) })
     }
 
     /// Whether a mailbox moves here, or has and is not finished.
     pub fn has(&self, mailbox: &MailboxId) -> bool {
         self.all.contains_key(mailbox)
+    }
+
+    /// Whether the log of a mailbox that lives here, or has, since this epoch is an arrival's: it may not be whole.
+    pub fn is_of(&self, mailbox: &MailboxId, since: u64) -> bool {
+        self.all.get(mailbox).is_some_and(|arriving| arriving.row.since == Some(since))
     }
 
     /// Those whose logs are whole.
@@ -281,27 +276,31 @@ impl Arrivals {
             phase: MovePhase::Preparing,
             whole: None,
             resolved: None,
+            since: None,
         };
-        let writes = vec![tables::put(ARRIVALS, mailbox.0, &row)];
-        let mut arriving = Arriving::new(row);
-        if let Some(before) = self.all.remove(&mailbox) {
-            (arriving.building, arriving.is_unread) = (before.building, before.is_unread);
-        }
-        self.all.insert(mailbox, arriving);
-        Ok(writes)
+        Ok(vec![self.replace(&mailbox, row)])
     }
 
     /// A cut has moved a mailbox here. One of which nothing is known moved here before this disk was set back.
-    pub fn expect(&mut self, mailbox: &MailboxId, switch: Digest) {
-        if self.all.get(mailbox).is_some_and(|arriving| arriving.row.record == switch) {
-            return;
+    pub fn expect(&mut self, mailbox: &MailboxId, switch: Digest, since: u64) -> Write {
+        let known = self.all.get_mut(mailbox).filter(|arriving| arriving.row.record == switch);
+        if let Some(arriving) = known {
+            arriving.row.since = Some(since);
+            return tables::put(ARRIVALS, mailbox.0, &arriving.row);
         }
-        let mut arriving = Arriving::new(Arrival::unknown(switch));
-        match self.all.remove(mailbox) {
-            Some(before) => (arriving.building, arriving.is_unread) = (before.building, before.is_unread),
-            None => arriving.is_unread = true,
+        self.replace(mailbox, Arrival::unknown(switch, since))
+    }
+
+    /// An arrival takes the place of another one of the same mailbox, and what that has built of the log, unless it has
+    /// lived with it.
+    fn replace(&mut self, mailbox: &MailboxId, row: Arrival) -> Write {
+        let write = tables::put(ARRIVALS, mailbox.0, &row);
+        let mut arriving = Arriving::new(row);
+        if let Some(before) = self.all.remove(mailbox).filter(|before| before.row.since.is_none()) {
+            (arriving.building, arriving.is_unread) = (before.building, before.is_unread);
         }
         self.all.insert(*mailbox, arriving);
+        write
     }
 
     /// Looks at each arrival and takes the steps that can be taken.
@@ -317,19 +316,18 @@ impl Arrivals {
         let mailboxes: Vec<MailboxId> = self.all.keys().copied().collect();
         for mailbox in mailboxes {
             let Some(mut arriving) = self.all.remove(&mailbox) else { continue };
-            if arriving.is_unread {
-                // Of a residence of its own that is over, this node may still have to append to these rows.
+            if arriving.is_unread && arriving.row.whole.is_none() {
+                // Of an earlier residence of its own, this node may still have to append to these rows.
                 let spans = around.head.mailbox(&mailbox).and_then(|known| known.moved.as_ref());
-                let mut spans = spans.iter().flat_map(|moved| &moved.spans);
-                if spans.any(|span| span.node == self.me && around.delivered < span.until) {
+                let spans = spans.iter().flat_map(|moved| &moved.spans);
+                let is_earlier = |span: &&Span| arriving.row.since.is_none_or(|since| span.since < since);
+                if spans.filter(is_earlier).any(|span| span.node == self.me && around.delivered < span.until) {
                     self.all.insert(mailbox, arriving);
                     continue;
                 }
-                arriving.is_unread = false;
-                if arriving.row.whole.is_none() {
-                    arriving.building = Building::open(&mailbox, around.store)?;
-                }
+                arriving.building = Building::open(&mailbox, None, around.store)?;
             }
+            arriving.is_unread = false;
             if self.step(&mailbox, &mut arriving, around, &mut steps)? {
                 self.all.insert(mailbox, arriving);
             }
@@ -383,7 +381,8 @@ impl Arrivals {
         Ok(true)
     }
 
-    /// A mailbox that has moved on, and cuts from before that whose mail is not in its log here yet.
+    /// A mailbox that has moved on, and cuts from before that whose mail is not in its log here yet. One whose log this
+    /// node does not have, since its disk was set back, gets no log here any more.
     fn lags_behind(
         &self,
         mailbox: &MailboxId,
@@ -391,12 +390,12 @@ impl Arrivals {
         known: &MailboxState,
         around: &Surroundings<'_>,
     ) -> Result<bool, StoreError> {
-        let (Some(moved), Some(whole)) = (&known.moved, arriving.row.whole.clone()) else { return Ok(false) };
-        let Some(mine) = moved.spans.iter().rposition(|span| span.node == self.me) else { return Ok(false) };
+        let (Some(moved), Some(since)) = (&known.moved, arriving.row.since) else { return Ok(false) };
+        let mine = moved.spans.iter().position(|span| span.node == self.me && span.since == since);
+        let Some(mine) = mine.filter(|mine| around.delivered < moved.spans[*mine].until) else { return Ok(false) };
+        let Some(whole) = arriving.row.whole.clone() else { return Ok(true) };
         let base_span = moved.base_span(whole.base.as_ref()).filter(|base| *base < mine);
-        let Some(base_span) = base_span.filter(|_| around.delivered < moved.spans[mine].until) else {
-            return Ok(false);
-        };
+        let Some(base_span) = base_span else { return Ok(false) };
         let spans = &moved.spans[..mine];
         let of = Origins::new(*mailbox, self.me, spans, whole.base.as_ref(), base_span, &self.federation);
         self.look(arriving, &of, around)?;
@@ -461,7 +460,7 @@ pub(crate) fn may_replace(order: &Move, known: &MailboxState) -> bool {
 
 impl Arrival {
     /// Of a move of which only the state is known: this disk was set back.
-    fn unknown(record: Digest) -> Arrival {
+    fn unknown(record: Digest, since: u64) -> Arrival {
         Arrival {
             order: None,
             record,
@@ -470,6 +469,7 @@ impl Arrival {
             phase: MovePhase::Importing,
             whole: None,
             resolved: None,
+            since: Some(since),
         }
     }
 }

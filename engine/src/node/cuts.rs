@@ -120,7 +120,7 @@ impl Node {
         self.audit_cut(cut, out);
         self.gate.cut(cut);
         writes.extend(self.deposits.cut(cut, self.ledger.head()));
-        let left = self.residences(cut, out);
+        let left = self.residences(cut, &mut writes, out);
         writes.extend(self.receiver.cut(cut, left));
         #[cfg(feature = "cheat")]
         self.lose(cut, &mut writes, out);

@@ -194,9 +194,10 @@ impl Node {
         let origin = Origin { me, secret: config.secret.clone(), federation: federation.clone() };
         let is_sequencer = federation.sequencer() == me;
         let receiver = Receiver::open(&config.secret, federation, store)?;
-        let arrivals = Arrivals::open(&config.secret, federation, ledger.head(), store)?;
+        let arrivals = Arrivals::open(&config.secret, federation, store)?;
         let (residents, coming, mut leaving) = residences(&me, ledger.head(), receiver.delivered());
-        let outbox = Outbox::open(&config.secret, federation, &residents, |mailbox| arrivals.has(mailbox), store)?;
+        let is_partial = |mailbox: &MailboxId, since| arrivals.is_of(mailbox, since);
+        let outbox = Outbox::open(&config.secret, federation, &residents, is_partial, store)?;
         let mut node = Node {
             me,
             inbox: Inbox::new(me, federation, config.max_queued_bytes, config.max_sender_bytes),
@@ -240,7 +241,7 @@ impl Node {
         let mut out = Vec::new();
         let mut writes = Vec::new();
         for (mailbox, since) in coming {
-            node.outbox.expect(mailbox, since);
+            writes.extend(node.outbox.expect(mailbox, since));
         }
         for mailbox in node.arrivals.whole() {
             writes.extend(node.outbox.arrive(&mailbox, store)?);

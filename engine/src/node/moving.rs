@@ -7,7 +7,7 @@ use postroad_protocol::moving::{Extent, MovePhase, MoveStatus};
 use postroad_protocol::record::Record;
 use postroad_protocol::state::StateKey;
 use postroad_protocol::{Digest, MailboxId, Refusal, Verified};
-use postroad_store::{Read, StoreError};
+use postroad_store::{Read, StoreError, Write};
 
 use super::{Node, Phase};
 use crate::arrivals::{Surroundings, Unsettled, Wanted, may_replace};
@@ -97,7 +97,12 @@ impl Node {
     }
 
     /// A cut was applied: who came, and who left, with the epoch since which it had lived here.
-    pub(super) fn residences(&mut self, cut: &Cut, out: &mut Vec<Output>) -> Vec<(MailboxId, u64)> {
+    pub(super) fn residences(
+        &mut self,
+        cut: &Cut,
+        writes: &mut Vec<Write>,
+        out: &mut Vec<Output>,
+    ) -> Vec<(MailboxId, u64)> {
         let epoch = cut.certified.header.epoch;
         let mut left = Vec::new();
         let head = self.ledger.head();
@@ -109,9 +114,9 @@ impl Node {
                 left.push((mailbox, span.since));
             }
             if known.home == self.me {
-                self.outbox.expect(mailbox, epoch);
+                writes.extend(self.outbox.expect(mailbox, epoch));
                 let switch = known.moved.as_ref().map_or(known.record, |moved| moved.switch);
-                self.arrivals.expect(&mailbox, switch);
+                writes.push(self.arrivals.expect(&mailbox, switch, epoch));
             }
         }
         for record in &cut.body.records {

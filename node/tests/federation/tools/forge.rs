@@ -61,6 +61,7 @@ pub(crate) fn moving(rows: &Rows) -> Vec<Write> {
                 phase: MovePhase::Preparing,
                 whole: None,
                 resolved: None,
+                since: None,
             },
         ),
         put(WAITING, mailbox_key(&mailbox, 1), &row),
