@@ -128,6 +128,8 @@ pub struct Receiver {
     stalled: Option<SliceKey>,
     /// The slice without which nothing more could be delivered when that was last tried.
     missing: Option<SliceKey>,
+    /// Whether nothing more can be delivered until a mailbox that moves here has come further.
+    awaits_arrival: bool,
     /// The epoch of the last cut.
     head: u64,
     /// Whether it was compared with the state since the start.
@@ -163,6 +165,7 @@ impl Receiver {
             owed: VecDeque::new(),
             stalled: None,
             missing: None,
+            awaits_arrival: false,
             head: 0,
             judged: false,
             lost: BTreeSet::new(),
@@ -477,6 +480,11 @@ impl Receiver {
         self.missing
     }
 
+    /// Whether nothing more can be delivered until a mailbox that moves here has come further.
+    pub fn awaits_arrival(&self) -> bool {
+        self.awaits_arrival
+    }
+
     /// Delivers what is owed and here, in order, until something is missing, which it asks for.
     ///
     /// # Errors
@@ -490,7 +498,17 @@ impl Receiver {
         let mut writes = Vec::new();
         let before = self.delivered;
         let mut entries = 0;
+        self.awaits_arrival = false;
         while let Some(Due { epoch, left, owed, imports }) = self.owed.front() {
+            // This node has signed imports for nothing that is not here; but its disk may have been set back.
+            let is_over = |mailbox: &MailboxId, since| {
+                self.owed.iter().any(|due| due.left.iter().any(|left| *left == (*mailbox, since)))
+            };
+            let imports = outbox.importing(imports, *epoch, is_over).filter(|all| arrivals.is_ready(*epoch, all));
+            let Some(imports) = imports else {
+                self.awaits_arrival = true;
+                break;
+            };
             // An epoch is in the logs whole or not at all: the next start begins behind the last whole one.
             let mut indexes = Vec::with_capacity(owed.len());
             for next in owed {
@@ -523,12 +541,7 @@ impl Receiver {
                 };
                 indexes.push(Some(index));
             }
-            // This node has signed imports for nothing that is not here; but its disk may have been set back.
-            let is_over = |mailbox: &MailboxId, since| {
-                self.owed.iter().any(|due| due.left.iter().any(|left| *left == (*mailbox, since)))
-            };
-            let Some(imports) = outbox.importing(imports, *epoch, is_over) else { break };
-            let Some(imported) = arrivals.due(*epoch, &imports) else { break };
+            let imported = arrivals.due(*epoch, &imports);
             for (mailbox, since) in left {
                 writes.push(departures::left(mailbox, *epoch, outbox.last_final()));
                 writes.extend(outbox.depart(mailbox, *since));

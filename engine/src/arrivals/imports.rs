@@ -81,24 +81,25 @@ impl Arrivals {
         signed.collect()
     }
 
-    /// The entries of the imports that the cut of this epoch settled, for these mailboxes; none if something is missing.
-    pub fn due(&mut self, epoch: u64, mailboxes: &[MailboxId]) -> Option<Vec<(MailboxId, LogRow)>> {
-        let is_ready = |mailbox: &MailboxId| {
+    /// Whether everything is here of the imports that the cut of this epoch settled, for these mailboxes.
+    pub fn is_ready(&self, epoch: u64, mailboxes: &[MailboxId]) -> bool {
+        mailboxes.iter().all(|mailbox| {
             // One that is about to come again has lived here before; what was settled then is not its arrival's.
             let coming = self.all.get(mailbox).filter(|arriving| arriving.row.phase >= MovePhase::Importing);
             coming.is_none_or(|arriving| {
                 arriving.row.whole.is_some() && arriving.scanned >= Some(epoch) && arriving.items.is_ready(epoch)
             })
-        };
-        if !mailboxes.iter().all(is_ready) {
-            return None;
-        }
+        })
+    }
+
+    /// The entries of the imports that the cut of this epoch settled, for these mailboxes, once they are ready.
+    pub fn due(&mut self, epoch: u64, mailboxes: &[MailboxId]) -> Vec<(MailboxId, LogRow)> {
         let mut due = Vec::new();
         for mailbox in mailboxes {
             let rows = self.all.get_mut(mailbox).and_then(|arriving| arriving.items.due(epoch));
             due.extend(rows.into_iter().flatten().map(|row| (*mailbox, row)));
         }
-        Some(due)
+        due
     }
 
     /// For each mailbox whose former homes may still have mail for it: the place below which none can come, and what

@@ -170,6 +170,14 @@ impl Node {
         for record in steps.records {
             self.hand_in_record(Verified::from_own_disk(record), out);
         }
+        // What a cut has settled may be known only now: mail for everybody else waits for it as well.
+        if self.receiver.awaits_arrival() {
+            let before = self.receiver.delivered();
+            self.deliver(store, out)?;
+            if self.receiver.delivered() != before {
+                out.push(Output::Applied(self.ledger.head().epoch, self.receiver.delivered()));
+            }
+        }
         Ok(())
     }
 
