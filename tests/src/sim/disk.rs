@@ -1,10 +1,11 @@
 //! Disks: a group's transaction goes to disk whole or not at all, which takes a while; it may be slow, or full, or the
 //! process may die meanwhile, and nobody has heard which of the two it was. A disk may also come back as it was before.
 
-use postroad_engine::tables::{self, ALL, BATCHES, CUTS, EDGES, SLICES, StoredBatch};
+use postroad_engine::tables::{self, ALL, BATCHES, CUTS, EDGES, LOGS, SLICES, StoredBatch};
 use postroad_engine::{Input, Output};
 use postroad_protocol::MailboxId;
 use postroad_protocol::codec::decode;
+use postroad_protocol::moving::Base;
 use postroad_protocol::signed::Statement;
 use postroad_protocol::slice::SliceKey;
 use postroad_store::{Guard, GuardRecord, Read, Store, Table, Transaction, Write};
@@ -236,16 +237,21 @@ impl World {
         if careless {
             return true;
         }
-        // A log that was taken over is kept by those who had it only until that is settled and done.
-        let lacks = |mailbox: &MailboxId| {
-            let is_edge =
-                |row: &Write| matches!(row, Write::Put { table, key, .. } if *table == EDGES && *key == mailbox.0);
-            has(sim, EDGES, &mailbox.0) && !backup.rows.iter().any(is_edge)
+        // A log that was taken over is kept by those who had it only until that is settled and done: every row of it has
+        // to be in the copy.
+        let lacks = |mailbox: &MailboxId, base: &Base| {
+            let (from, to) = (tables::mailbox_key(mailbox, 0), tables::mailbox_key(mailbox, base.log.size));
+            let edge = disk.get(EDGES, &mailbox.0).unwrap_or_default().map(|edge| (EDGES, mailbox.0.to_vec(), edge));
+            let rows = disk.range(LOGS, &from, &to, usize::MAX).unwrap_or_default().into_iter();
+            let mut rows = rows.map(|(key, value)| (LOGS, key, value)).chain(edge.filter(|_| base.log.size > 0));
+            rows.any(|(table, key, value)| !backup.rows.contains(&Write::Put { table, key, value }))
         };
         let window = self.federation.params().routing_window_epochs;
         let mut here = self.checks.chains.state().mailboxes().filter(|(_, known)| known.home == sim.id);
         if here.any(|(mailbox, known)| {
-            known.moved.as_ref().is_some_and(|moved| moved.is_finished(window)) && lacks(mailbox)
+            let moved = known.moved.as_ref().filter(|moved| moved.is_finished(window));
+            let base = moved.and_then(|moved| moved.import.as_ref()?.base);
+            base.is_some_and(|base| lacks(mailbox, &base))
         }) {
             return false;
         }
