@@ -17,6 +17,7 @@ use postroad_protocol::batch::{AttestationRef, Header, Routed, route};
 use postroad_protocol::bundle::{Bundle, BundleBody};
 use postroad_protocol::codec::encode;
 use postroad_protocol::cut::{CertifiedCut, Cut, CutBody, CutHeader, vote};
+use postroad_protocol::evidence::Fault;
 use postroad_protocol::genesis::{Federation, Genesis, Member, Params};
 use postroad_protocol::merkle::log::Frontier;
 use postroad_protocol::message::{Message, Recipient};
@@ -197,7 +198,7 @@ impl Scene {
         let store = self.store.snapshot().unwrap();
         let page = handovers.page(&store, &self.federation, handoff, attested, from, max_bytes).unwrap();
         let checked = Handed::check(page.clone(), &id(HOME), &id(ALICE), &self.federation).expect("the page holds");
-        assert!(!checked.is_false());
+        assert_eq!(checked.accusation(), None);
         page
     }
 
@@ -679,15 +680,19 @@ fn what_came_without_its_messages_counts_as_past_retention() {
 }
 
 #[test]
-fn a_handoff_of_another_log_than_its_attestation_names_is_false() {
+fn a_handoff_of_another_log_or_another_attestation_than_the_final_one_convicts_the_old_home() {
     let mut scene = Scene::new();
     scene.deliver(1, 2);
     let view = scene.attest();
-    let mut page = scene.handoff(&view, 0, MORE, &Handovers::default());
-    let AttestationRef { number, .. } = page.handoff.body.attestation;
-    assert_eq!(number, view.attestation.body.number);
-    page.handoff.body.log.size -= 1;
-    page.handoff = Signed::sign(page.handoff.body.clone(), &key(HOME), &scene.federation).into_inner();
-    let handed = Handed::check(page, &id(HOME), &id(ALICE), &scene.federation).unwrap();
-    assert!(handed.is_false());
+    let page = scene.handoff(&view, 0, MORE, &Handovers::default());
+    let lies: [fn(&mut Handoff); 2] =
+        [|handoff| handoff.log.size -= 1, |handoff| handoff.attestation.digest = Digest([1; 32])];
+    for lie in lies {
+        let mut page = page.clone();
+        lie(&mut page.handoff.body);
+        page.handoff = Signed::sign(page.handoff.body.clone(), &key(HOME), &scene.federation).into_inner();
+        let handed = Handed::check(page, &id(HOME), &id(ALICE), &scene.federation).unwrap();
+        let verdict = handed.accusation().expect("it is false").judge(&scene.federation).expect("it convicts");
+        assert_eq!((verdict.fault, verdict.culprit), (Fault::FalseHandoff, id(HOME)));
+    }
 }

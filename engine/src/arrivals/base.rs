@@ -199,6 +199,7 @@ impl Building {
         self.total = page.open;
         let attested = page.attested;
         let log = attested.log.log;
+        let brings_nothing = page.rows.is_empty();
         for handed in page.rows {
             let index = self.log.size();
             if index >= log.size {
@@ -229,8 +230,8 @@ impl Building {
         self.edge = Some(edge);
         if self.fits(&attested) {
             (self.whole, self.fresh) = (Some(Box::new(attested)), true);
-        } else if self.log.size() >= log.size {
-            // Not the log that it attests: what it hands over is worth nothing.
+        } else if self.log.size() >= log.size || brings_nothing {
+            // Not the log that it attests, or no end of it: what it hands over is worth nothing.
             self.skip(attested.attestation.body.node);
             self.wipe(mailbox, writes);
         }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use postroad_protocol::attestation::LogHead;
+use postroad_protocol::evidence::{Claim, FalseHandoff};
 use postroad_protocol::moving::{Base, Extract, HandoffPage, Move, MoveRequest, OwnerBase};
-use postroad_protocol::signed::{Signed, Verify};
+use postroad_protocol::signed::Verify;
 use postroad_protocol::slice::{LeafRef, SliceKey, SliceLeaf};
 use postroad_protocol::{Federation, MailboxId, NodeId, Verified, VerifyError};
 
@@ -88,6 +88,10 @@ impl Handed {
             return malformed("the attestation is not final");
         }
         page.attested.verify(mailbox, node, federation)?;
+        let base = page.attested.base(federation);
+        if page.handoff.body.attestation.number != base.attestation.number {
+            return malformed("it is of another attestation");
+        }
         for handed in &mut page.rows {
             let Some(extract) = &handed.extract else { continue };
             let held = extract.verify(mailbox, federation)?;
@@ -102,20 +106,20 @@ impl Handed {
                 }
             }
         }
-        let base = page.attested.base(federation);
         Ok(Handed { page, base })
     }
 
-    /// Whether the old home has signed for another log than the one that its attestation names: evidence, if the
-    /// attestation is the one it says.
-    pub fn is_false(&self) -> bool {
-        let handoff = &self.page.handoff.body;
-        let named: LogHead = handoff.log;
-        handoff.attestation == self.base.attestation && named != self.base.log
-    }
-
-    /// The old home's word.
-    pub fn handoff(&self) -> &Signed<postroad_protocol::moving::Handoff> {
-        &self.page.handoff
+    /// What convicts the old home: it has signed for another log than the one that its attestation names, or for another
+    /// attestation than the one that is final under that number.
+    pub fn accusation(&self) -> Option<Claim> {
+        let HandoffPage { handoff, attested, .. } = &self.page;
+        let named = (handoff.body.attestation, handoff.body.log);
+        if named == (self.base.attestation, self.base.log) {
+            return None;
+        }
+        if named.0 == self.base.attestation {
+            return Some(FalseHandoff::by_log(handoff, attested));
+        }
+        attested.anchor.clone().map(|anchor| FalseHandoff::by_anchor(handoff, anchor))
     }
 }

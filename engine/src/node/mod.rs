@@ -26,7 +26,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use postroad_protocol::cut::Cut;
-use postroad_protocol::evidence::FalseHandoff;
 use postroad_protocol::record::Record;
 use postroad_protocol::state::State;
 use postroad_protocol::wire::client::Answer;
@@ -402,9 +401,9 @@ impl Node {
             Input::Move(token, wanted) => self.want(token, *wanted, out),
             Input::HandedOver(mailbox, answer) => {
                 if let Answered::Page(handed) = &answer
-                    && handed.is_false()
+                    && let Some(claim) = handed.accusation()
                 {
-                    out.push(Output::Accuse(Box::new(FalseHandoff::by_log(handed.handoff(), &handed.page.attested))));
+                    out.push(Output::Accuse(Box::new(claim)));
                 }
                 let writes = self.arrivals.handed(&mailbox, answer, time);
                 if !writes.is_empty() {

@@ -154,7 +154,7 @@ impl World {
         let answered = match reply {
             Some(Reply::Handoff(page)) => match Handed::check(*page, &node, &mailbox, &self.federation) {
                 Ok(handed) => {
-                    if handed.is_false() {
+                    if handed.accusation().is_some() {
                         let step =
                             self.broken("verification", format!("node {of} hands over another log than its own"));
                         self.unless_sinner(of, step)?;
