@@ -325,8 +325,8 @@ impl World {
     pub(super) fn judge(&self, verdict: Verdict) -> Step {
         match verdict {
             Err(broken) if self.outcomes_only && broken.is_order_of_steps() => Ok(()),
-            // What is lost for good, refused or past retention is missing where the invariants look for it.
-            Err(_) if self.gathered.is_some() => Ok(()),
+            // In a story what is lost for good, refused or past retention is missing where the invariants look for it.
+            Err(_) if self.gathered.is_some() && self.sinners.keys.is_empty() => Ok(()),
             verdict => verdict.map_err(|broken| self.violation(broken)),
         }
     }
