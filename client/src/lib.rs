@@ -73,7 +73,7 @@ pub use explain::Explainer;
 pub use export::{ExportError, Exported, Passphrase};
 pub use history::History;
 pub use mailbox_dir::{Mailbox, read_genesis};
-pub use moving::{MoveOptions, Mover};
+pub use moving::{MoveOptions, MovePolicy, Mover};
 pub use numbers::{Closed, Hole, Place};
 pub use private_file::{new_secret_key, read_secret_key};
 pub use receiver::{Content, Keep, Kept, Mail, Memory, Received, Receiver, ReceiverOptions};

@@ -9,6 +9,7 @@
 //! | `home` | the multiaddress of the mailbox's home; written last, so it says that the directory is complete, and written anew when the mailbox has moved |
 //! | `blocked` | a copy of the block list, for the next home |
 //! | `nodes` | where other nodes listen, to be asked when the home does not answer |
+//! | `move-policy` | what is done when the home closes and offers another one, where the owner has decided that |
 //! | `move` | a move that is under way: the signed switch, see [`crate::moving`] |
 //! | `send/`, `recv/` | one store each, each with a lock of its own, so that one process may send while another receives |
 //!
@@ -22,6 +23,7 @@ use postroad_store::DirLock;
 
 use crate::connection::NodeAddr;
 use crate::error::ClientError;
+use crate::moving::POLICY;
 use crate::private_file::{create_dir, damaged, read_if_there, read_key, refused, write_durably, write_key_once};
 use crate::seal::EncryptionSecret;
 
@@ -31,7 +33,7 @@ const GENESIS: &str = "genesis.toml";
 const RECOVERY: &str = "recovery.pub";
 pub(crate) const HOME: &str = "home";
 /// What an export takes along beside the stores, in this order.
-pub(crate) const FILES: [&str; 5] = [IDENTITY, ENCRYPTION, GENESIS, RECOVERY, HOME];
+pub(crate) const FILES: [&str; 6] = [IDENTITY, ENCRYPTION, GENESIS, RECOVERY, POLICY, HOME];
 
 /// A mailbox on this device.
 ///

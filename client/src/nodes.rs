@@ -71,12 +71,8 @@ impl Nodes {
     }
 
     fn learn(&mut self, node: NodeId, addrs: &[String]) -> bool {
-        let mut addrs: Vec<&String> = addrs.iter().collect();
-        // A dead TCP port answers at once.
-        addrs.sort_by_key(|addr| !addr.contains("/tcp/"));
-        let parsed: Vec<NodeAddr> = addrs.into_iter().filter_map(|addr| NodeAddr::new(node, addr).ok()).collect();
         let mut is_new = false;
-        for addr in parsed {
+        for addr in addresses(node, addrs) {
             is_new |= self.learn_one(addr);
         }
         is_new
@@ -198,6 +194,14 @@ impl Nodes {
         let reason = "no node that this mailbox knows answers";
         best.ok_or_else(|| ClientError::Unreachable { node: "the federation".into(), reason: reason.into() })
     }
+}
+
+/// What of this can be dialled, and is to be tried first.
+pub(crate) fn addresses(node: NodeId, addrs: &[String]) -> Vec<NodeAddr> {
+    let mut addrs: Vec<&String> = addrs.iter().collect();
+    // A dead TCP port answers at once.
+    addrs.sort_by_key(|addr| !addr.contains("/tcp/"));
+    addrs.into_iter().filter_map(|addr| NodeAddr::new(node, addr).ok()).collect()
 }
 
 async fn ask(endpoint: &Endpoint, of: &NodeAddr, from: NodeId) -> Result<Vec<Member>, ClientError> {

@@ -202,6 +202,8 @@ pub enum Input {
     /// What a deputy of [`Output::AskDeputies`] says about the record with this digest: its consent, or why there is none.
     /// One of these comes for each of them.
     Deputised(NodeId, Digest, Result<Signature, String>),
+    /// The operator closes this node and offers its mailboxes another home, or thinks otherwise.
+    Retire(Token, Option<NodeId>),
     /// Somebody hands evidence in: another node, a client, or this node, which found it.
     Evidence(Token, PublicKey, Box<Evidence>),
     /// The group of inputs is over: what waits for company is sealed.
@@ -241,6 +243,8 @@ pub enum Output {
     Delivery(Token, Option<Fate>),
     /// This node found a contradiction: judge it and, if it holds, hand it in with [`Input::Evidence`].
     Accuse(Box<Claim>),
+    /// The answer to [`Input::Retire`].
+    Retiring(Token, Result<(), Refusal>),
     /// The answer to [`Input::Evidence`].
     Kept(Token, Result<(), Refusal>),
     /// The answer to [`Input::Move`].
@@ -323,6 +327,8 @@ pub enum Report {
         /// The destination.
         node: NodeId,
     },
+    /// This node closes, and its last mailbox has left.
+    Retired,
     /// A node that the operator wishes for as a deputy does not consent.
     NoDeputy {
         /// The node.

@@ -77,6 +77,8 @@ pub const DELIVERED: &[u8] = b"delivered";
 
 /// [`META`]: the last epoch that is past retention, a u64.
 pub const EXPIRED: &[u8] = b"expired";
+/// [`META`]: that the node closes, a [`Retirement`](crate::node::retiring::Retirement).
+pub const RETIREMENT: &[u8] = b"retirement";
 /// [`META`]: after the disk was set back, the lowest valid-until that is taken (rule 4), a u64.
 pub const FORGOTTEN: &[u8] = b"forgotten";
 

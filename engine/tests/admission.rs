@@ -14,6 +14,11 @@ fn id(seed: u8) -> MailboxId {
 
 /// What a node that waits for its start says to a mailbox with so many bytes: not ready, if it is allowed.
 fn asked(moves: Admission, max_mailboxes: u64, mailbox: u8, bytes: u64) -> Refusal {
+    asked_for(moves, max_mailboxes, mailbox, bytes, 0)
+}
+
+/// The same, with so many others besides.
+fn asked_for(moves: Admission, max_mailboxes: u64, mailbox: u8, bytes: u64, besides: u64) -> Refusal {
     let committee = vec![Member { node: id(0), addrs: Vec::new() }];
     let genesis =
         Genesis { name: "admission".into(), time_ms: 0, committee, allow: Vec::new(), params: Params::default() };
@@ -39,7 +44,7 @@ fn asked(moves: Admission, max_mailboxes: u64, mailbox: u8, bytes: u64) -> Refus
         guard_epoch: 0,
     };
     let (node, _) = Node::open(config, &Store::memory(&ALL).snapshot().unwrap()).unwrap();
-    node.may_move(&id(mailbox), Extent { entries: 1, bytes }).expect_err("it is not started")
+    node.may_move(&id(mailbox), Extent { entries: 1, bytes }, besides).expect_err("it is not started")
 }
 
 #[test]
@@ -55,4 +60,7 @@ fn the_operator_says_which_mailboxes_may_move_here_and_how_large() {
     assert_eq!(asked(Admission::List(vec![id(7)]), 1, 7, 0), Refusal::NotReady);
     assert!(reason(asked(Admission::List(vec![id(7)]), 1, 8, 0)).contains("policy"));
     assert!(reason(asked(Admission::Open, 0, 7, 0)).contains("as many mailboxes"));
+    assert_eq!(asked_for(Admission::Open, 3, 7, 0, 2), Refusal::NotReady);
+    assert!(reason(asked_for(Admission::Open, 3, 7, 0, 3)).contains("as many mailboxes"));
+    assert!(reason(asked_for(Admission::Open, 3, 7, 0, u64::MAX)).contains("as many mailboxes"));
 }

@@ -28,6 +28,7 @@ fn bench() -> Bench {
     let home = NodeAddr::new(SecretKey::from_seed([3; 32]).public(), "/ip4/127.0.0.1/tcp/4001").unwrap();
     let recovery = Some(SecretKey::from_seed([8; 32]).public());
     let mailbox = Mailbox::create_with(&dir.path().join("m"), &home, &fixture::federation(), recovery).unwrap();
+    mailbox.set_move_policy(crate::MovePolicy::Never).unwrap();
     for kind in STORES {
         let locked = LockedStore::open(mailbox.dir(), kind).unwrap();
         let mut transaction = locked.store.begin().unwrap();

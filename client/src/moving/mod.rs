@@ -7,6 +7,7 @@
 
 mod check;
 mod order;
+mod policy;
 
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ use crate::nodes::Nodes;
 pub use check::Checked;
 use order::Order;
 pub(crate) use order::target;
+pub(crate) use policy::FILE as POLICY;
+pub use policy::{BadMovePolicy, MovePolicy};
 
 /// How long the old home may be silent before the move goes on without it.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -178,7 +181,7 @@ impl Mover {
             }
         }
         let extent = inventory.map(|found| found.open).unwrap_or_default();
-        let answer = match self.endpoint.call(to, &Question::MayMove(me, extent), CALL_TIMEOUT).await {
+        let answer = match self.endpoint.call(to, &Question::MayMove(me, extent, 0), CALL_TIMEOUT).await {
             Ok(Reply::Taken) => Ok(()),
             Ok(_) => return Err(unasked(to)),
             Err(ClientError::Refused(refusal)) => Err(refusal),

@@ -26,10 +26,10 @@ use postroad_protocol::evidence::Evidence;
 use postroad_protocol::merkle::log::Frontier;
 use postroad_protocol::signed::Signed;
 use postroad_protocol::wire::client::{FromClient, Overdue, Settled};
-use postroad_protocol::{Digest, MailboxId, Refusal, Seq};
+use postroad_protocol::{Digest, MailboxId, NodeId, Refusal, Seq};
 use tokio::time::{Instant, sleep};
 
-use crate::connection::{ClientStream, Endpoint, backoff};
+use crate::connection::{ClientStream, Endpoint, NodeAddr, backoff};
 use crate::control::Told;
 use crate::delivery::{Delivery, Mode, Out};
 use crate::directory::Newest;
@@ -129,6 +129,14 @@ pub enum Received {
         /// The epoch.
         epoch: u64,
     },
+    /// The home closes, and offers the mailbox another one, which would take it. [`Mailbox::move_policy`] is what the
+    /// owner wants done; a [`Mover`](crate::Mover) carries it out. Told once for each offer.
+    Retiring {
+        /// The home.
+        home: NodeId,
+        /// The new one.
+        to: NodeAddr,
+    },
     /// The home has forgotten entries that were never read here: they are past retention. Reading goes on behind them.
     Expired {
         /// The first missing log index.
@@ -225,6 +233,8 @@ pub struct Receiver {
     broken: Vec<Seq>,
     /// The last entry that the home has forgotten before it was read here.
     forgotten: Option<LogLeaf>,
+    /// The last offer of a home that closes: who made it, and whom it named.
+    offered: Option<(NodeId, NodeId)>,
     session: Option<ClientStream>,
     /// The cut that ordered the entries to come on this connection.
     cut: Option<CertifiedCut>,
@@ -336,6 +346,7 @@ impl Receiver {
             broken: Vec::new(),
             forgotten: None,
             end: End::Open,
+            offered: None,
             session: None,
             cut: None,
             taken: 0,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use minicbor::{Decode, Encode};
 use postroad_protocol::attestation::{Acknowledgement, LogHead};
 use postroad_protocol::codec::{decode, encode};
+use postroad_protocol::genesis::Member;
 use postroad_protocol::merkle::log::Frontier;
 use postroad_protocol::moving::OwnerBase;
 use postroad_protocol::signed::Signed;
@@ -25,7 +26,7 @@ use crate::directory::{Directory, Home};
 use crate::error::ClientError;
 use crate::mailbox_dir::Mailbox;
 use crate::moving;
-use crate::nodes::Nodes;
+use crate::nodes::{Nodes, addresses};
 use crate::private_file::{damaged, write_durably};
 use crate::verify_log::Violation;
 
@@ -147,6 +148,22 @@ impl Receiver {
             self.written = Some(verified);
         }
         Ok(())
+    }
+
+    /// The home closes, and offers another one. Nothing proves it, and nothing follows from it but by the owner's order.
+    pub(super) fn offered(&mut self, to: &Member) {
+        let home = self.mailbox.home().node();
+        let offer = (home, to.node);
+        if to.node == home || self.offered == Some(offer) {
+            return;
+        }
+        match addresses(to.node, &to.addrs).into_iter().next() {
+            Some(to) => {
+                self.offered = Some(offer);
+                self.queue.push_back(Received::Retiring { home, to });
+            }
+            None => tracing::debug!(node = %to.node, "the home that is offered listens nowhere"),
+        }
     }
 
     /// Whether a move to another node is under way, so that what that node may continue has to stay.

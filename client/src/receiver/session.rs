@@ -81,6 +81,10 @@ impl Receiver {
                 }
                 Ok(())
             }
+            ToClient::Retiring(offered) => {
+                self.offered(&offered);
+                Ok(())
+            }
             ToClient::Refused(refusal) => Err(refusal.into()),
             ToClient::Hello(..) | ToClient::Answer(..) => Err(unasked(self.mailbox.home())),
         }

@@ -17,15 +17,17 @@ impl Admission {
 }
 
 impl Node {
-    /// Whether this node would take a mailbox over that holds so much, for its owner, unacknowledged.
+    /// Whether this node would take a mailbox over that holds so much, for its owner, unacknowledged, and so many others
+    /// besides.
     ///
     /// # Errors
     /// [`Refusal`] says why not.
-    pub fn may_move(&self, mailbox: &MailboxId, extent: Extent) -> Result<(), Refusal> {
+    pub fn may_move(&self, mailbox: &MailboxId, extent: Extent, besides: u64) -> Result<(), Refusal> {
+        self.is_open()?;
         if !self.config.moves.allows(mailbox) {
             return Err(Refusal::NotAllowed { reason: "this node's policy for moves does not admit it".into() });
         }
-        self.has_place()?;
+        self.has_place(besides)?;
         let (held, limit) = (extent.bytes, self.config.max_move_bytes);
         if held > limit {
             let reason = format!("it holds {held} bytes unread where this node takes over {limit}; read some first");
@@ -37,9 +39,10 @@ impl Node {
         Ok(())
     }
 
-    /// Whether one mailbox more may live here.
-    pub(super) fn has_place(&self) -> Result<(), Refusal> {
-        if self.outbox.mailboxes() + self.registering.len() as u64 >= self.config.max_mailboxes {
+    /// Whether one mailbox more may live here, and so many others besides.
+    pub(super) fn has_place(&self, besides: u64) -> Result<(), Refusal> {
+        let here = self.outbox.mailboxes() + self.registering.len() as u64;
+        if here.saturating_add(besides) >= self.config.max_mailboxes {
             return Err(Refusal::NotAllowed { reason: "this node hosts as many mailboxes as it may".into() });
         }
         Ok(())

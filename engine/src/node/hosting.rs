@@ -59,7 +59,8 @@ impl Node {
             known.tokens.push(token);
             return Ok(());
         }
-        self.has_place()?;
+        self.is_open()?;
+        self.has_place(0)?;
         if self.registering.len() >= MAX_REGISTERING || !self.registrations.pass(now) {
             return Err(Refusal::Busy);
         }

@@ -20,6 +20,7 @@ mod leaving;
 mod mending;
 mod moving;
 mod retention;
+pub mod retiring;
 mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -158,6 +159,7 @@ pub struct Node {
     registering: BTreeMap<MailboxId, hosting::Registering>,
     registrations: Rate,
     consents: deputies::Consents,
+    retirement: Option<retiring::Retirement>,
     /// Whether origins were last told that this node is caught up.
     told_ready: bool,
     /// Since when this node has all cuts and all mail that is its own, and whether what waited for it is in as well.
@@ -226,6 +228,7 @@ impl Node {
             registering: BTreeMap::new(),
             registrations: Rate::new(config.registrations_per_minute),
             consents: deputies::Consents::default(),
+            retirement: tables::get(store, META, tables::RETIREMENT)?,
             told_ready: false,
             here_since: None,
             has_returned: false,
@@ -419,6 +422,7 @@ impl Node {
                 }
             }
             Input::Deputised(deputy, record, answer) => self.deputised(deputy, record, answer, time, out),
+            Input::Retire(token, to) => self.retire(token, to, out),
             Input::Drain => self.draining = true,
         }
         self.tell_accepted(false, out);

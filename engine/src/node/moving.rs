@@ -56,7 +56,7 @@ impl Node {
             return Err(Refusal::NotHere { home: switch.home });
         }
         if !came_by_it && !self.arrivals.has(&mailbox) {
-            self.may_move(&mailbox, Extent::default())?;
+            self.may_move(&mailbox, Extent::default(), 0)?;
         }
         let writes = self.arrivals.want(wanted, self.ledger.head())?;
         if !writes.is_empty() {
@@ -129,6 +129,9 @@ impl Node {
                     out.push(Output::Moving(token, status.map(Box::new).ok_or(gone)));
                 }
             }
+        }
+        if !left.is_empty() {
+            self.tell_retired(out);
         }
         left
     }

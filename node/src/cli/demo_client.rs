@@ -326,6 +326,9 @@ async fn receive_all(
                 let message = format!("{sender} knows another cut of epoch {epoch}");
                 return Err(CliError::unverified("foreign-cut", message, ""));
             }
+            Some(Received::Retiring { home, .. }) => {
+                return Err(CliError::refused("retiring", format!("{home} closes, in a demo"), ""));
+            }
             Some(Received::Expired { from, to }) => {
                 let message = format!("the entries {from} to {to} have expired");
                 return Err(CliError::unverified("expired", message, ""));

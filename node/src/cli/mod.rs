@@ -25,9 +25,11 @@ pub mod init;
 mod live;
 pub mod mailbox;
 pub mod moving;
+mod offers;
 pub mod output;
 mod passphrase;
 pub mod recv;
+pub mod retire;
 pub mod run;
 mod screen;
 pub mod send;
@@ -76,6 +78,8 @@ enum Command {
     Run(run::Args),
     /// Show what a node knows of itself and of the federation
     Status(status::Args),
+    /// Close a node: offer its mailboxes another home, and see who is still there
+    Retire(retire::Args),
     /// Take a backup of a node, running or not; or check one
     Backup(backup::Args),
     /// Restore a node from a backup
@@ -106,7 +110,7 @@ enum Command {
 /// The groups of the help page; every visible subcommand is in exactly one.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Try it", &["demo", "testnet", "bench"]),
-    ("Run a node", &["init", "genesis", "run", "status", "backup", "restore", "fsck"]),
+    ("Run a node", &["init", "genesis", "run", "status", "retire", "backup", "restore", "fsck"]),
     ("Send and receive", &["mailbox", "send", "recv", "directory", "move"]),
     ("Prove", &["explain", "verify", "evidence"]),
 ];
@@ -219,6 +223,7 @@ async fn client_side(command: Command, output: &Output) -> Result<(), CliError> 
         Command::Init(args) => init::run(args, output).await,
         Command::Genesis(args) => genesis::run(args, output).await,
         Command::Status(args) => status::run(args, output).await,
+        Command::Retire(args) => retire::run(args, output).await,
         Command::Backup(args) => backup::run(args, output).await,
         Command::Restore(args) => backup::run_restore(args, output).await,
         Command::Fsck(args) => fsck::run(args, output).await,

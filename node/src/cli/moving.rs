@@ -7,13 +7,19 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use postroad_client::moving::{Aborted, Checked, Following, MoveOptions, Mover, Plan};
-use postroad_client::{Mailbox, NodeAddr};
-use postroad_protocol::SecretKey;
+use postroad_client::{ClientError, Mailbox, NodeAddr};
 use postroad_protocol::moving::{MovePhase, OwedBy};
+use postroad_protocol::{NodeId, SecretKey};
 use serde_json::{Value, json};
 
 use super::client_side::usage;
-use super::output::{CliError, Output};
+use super::output::{CliError, Exit, Output};
+
+/// How long the check at the end waits for an attestation.
+const CHECK_MS: u64 = 60_000;
+/// Between two attempts to take an offer where nobody answers: the first pause, doubled up to the last.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// Arguments of `postroad move`.
 #[derive(Debug, clap::Args)]
@@ -83,7 +89,7 @@ struct Resume {
 #[derive(Debug, clap::Args)]
 struct End {
     /// How long to wait, at the end, for an attestation that makes the check possible
-    #[arg(long, value_name = "T", default_value_t = 60_000)]
+    #[arg(long, value_name = "T", default_value_t = CHECK_MS)]
     timeout_ms: u64,
 }
 
@@ -136,7 +142,7 @@ fn open(of: &Of) -> Result<Mover, CliError> {
 }
 
 fn no_move() -> CliError {
-    CliError::from(postroad_client::ClientError::NoMove)
+    CliError::from(ClientError::NoMove)
 }
 
 async fn start(args: Start, output: &Output) -> Result<(), CliError> {
@@ -152,13 +158,76 @@ async fn start(args: Start, output: &Output) -> Result<(), CliError> {
                 "to": plan.to.to_string(), "epoch": null, "entries": 0, "recovered": 0, "owed": [] });
             return output.emit(&line, &format!("the mailbox lives at {} already", plan.to));
         }
-        output.emit(&plan_json(&plan), &plan_text(&plan))?;
-        if let Err(refusal) = plan.answer {
-            return Err(CliError::from(postroad_client::ClientError::from(refusal)));
-        }
+        agreed(&plan, output)?;
     }
     mover.start(&to, options).await?;
     follow(&mut mover, &args.end, output).await
+}
+
+/// Says what would happen; an error if the new home does not take the mailbox.
+fn agreed(plan: &Plan, output: &Output) -> Result<(), CliError> {
+    output.emit(&plan_json(plan), &plan_text(plan))?;
+    plan.answer.clone().map_err(|refusal| CliError::from(ClientError::from(refusal)))
+}
+
+/// What a home that closes offers.
+#[derive(Clone, Debug)]
+pub(super) struct Offer {
+    /// That home.
+    pub(super) home: NodeId,
+    /// The new one.
+    pub(super) to: NodeAddr,
+}
+
+/// As [`accept`], however long it takes until somebody answers.
+pub(super) async fn take_up(mailbox: &Path, offer: Option<&Offer>, output: &Output) -> Result<(), CliError> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match accept(mailbox, offer, true, output).await {
+            Err(error) if error.exit == Exit::Unreachable => {
+                tracing::debug!(%error, ?pause, "the move is taken up again");
+                tokio::time::sleep(pause).await;
+                pause = (2 * pause).min(MAX_PAUSE);
+            }
+            // Another process has brought it to its end.
+            Err(error) if error == no_move() => return Ok(()),
+            ended => return ended,
+        }
+    }
+}
+
+/// Goes on with the move that is under way, and then takes the offer, if the mailbox lives where that was made. With
+/// `waits` also where the switch takes effect days later.
+pub(super) async fn accept(
+    mailbox: &Path,
+    offer: Option<&Offer>,
+    waits: bool,
+    output: &Output,
+) -> Result<(), CliError> {
+    let end = End { timeout_ms: CHECK_MS };
+    let mut mover = Mover::new(&Mailbox::open(mailbox)?)?;
+    if let Some(target) = mover.under_way()? {
+        let found = mover.status().await?;
+        if !waits && found.is_some_and(|following| following.phase == MovePhase::Delayed) {
+            return Ok(());
+        }
+        follow(&mut mover, &end, output).await?;
+        if offer.is_none_or(|offer| offer.to.node() == target) {
+            return Ok(());
+        }
+    }
+    let Some(Offer { home, to }) = offer else { return Ok(()) };
+    let options = MoveOptions::default();
+    let plan = mover.plan(to, &options).await?;
+    if plan.from != *home {
+        return Ok(());
+    }
+    agreed(&plan, output)?;
+    mover.start(to, options).await?;
+    if plan.delay_ms > 0 && !waits {
+        return Ok(());
+    }
+    follow(&mut mover, &end, output).await
 }
 
 /// Shows how the move goes on, and checks its end.

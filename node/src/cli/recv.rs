@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use postroad_client::{
-    ClientError, Content, Keep, Mail, Mailbox, Mode, Received, Receiver, ReceiverOptions, Violation,
+    ClientError, Content, Keep, Mail, Mailbox, Mode, MovePolicy, Received, Receiver, ReceiverOptions, Violation,
 };
 use postroad_protocol::{MailboxId, Seq};
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::client_side::{base64, time_text, usage};
 use super::explain;
 use super::holes::Holes;
+use super::offers::Offers;
 use super::output::{CliError, Output};
 use super::watch;
 
@@ -48,6 +49,9 @@ pub struct Args {
     /// What to keep of the entries that were read, from now on: `frontier`, `cross-checked` or `epochs=N`
     #[arg(long, value_name = "HOW")]
     keep: Option<Keep>,
+    /// What to do, from now on, when the home closes and offers another one: `ask`, `accept` or `never`
+    #[arg(long, value_name = "WHAT")]
+    moves: Option<MovePolicy>,
     /// Write a proof of each message into this directory
     #[arg(long, value_name = "DIR")]
     proof: Option<PathBuf>,
@@ -67,6 +71,10 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
         fs::create_dir_all(dir).map_err(|error| CliError::io(format_args!("make {}", dir.display()), &error))?;
     }
     let mailbox = Mailbox::open(&args.mailbox)?;
+    if let Some(policy) = args.moves {
+        mailbox.set_move_policy(policy)?;
+    }
+    let mut offers = Offers::of(&mailbox, args.follow, args.no_ack, output)?;
     let options = ReceiverOptions {
         mode: if args.strict { Mode::Strict } else { Mode::Live },
         follow: args.follow,
@@ -74,22 +82,23 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
         patience: (!args.follow).then(|| Duration::from_millis(args.timeout_ms)),
         keep: args.keep,
     };
-    let ended = receive(&mailbox, options, &args, output).await;
-    match ended {
-        Ok(written) => written,
-        Err(error) => Err(error.into()),
+    match receive(&mailbox, options, &mut offers, &args, output).await {
+        Ok(written) => written?,
+        Err(error) => return Err(error.into()),
     }
+    offers.end().await
 }
 
 /// The library's errors outside, those of the output inside.
 async fn receive(
     mailbox: &Mailbox,
     options: ReceiverOptions,
+    offers: &mut Offers,
     args: &Args,
     output: &Output,
 ) -> Result<Result<(), CliError>, ClientError> {
     let mut receiver = Receiver::connect(mailbox, options).await?;
-    let ended = read(&mut receiver, args, output).await;
+    let ended = read(&mut receiver, offers, args, output).await;
     let violation = match &ended {
         Err(ClientError::Violation(violation)) => Some(violation.clone()),
         Err(ClientError::Unverified { source, .. }) => Some(Violation::Proof(source.clone())),
@@ -105,7 +114,12 @@ async fn receive(
     ended
 }
 
-async fn read(receiver: &mut Receiver, args: &Args, output: &Output) -> Result<Result<(), CliError>, ClientError> {
+async fn read(
+    receiver: &mut Receiver,
+    offers: &mut Offers,
+    args: &Args,
+    output: &Output,
+) -> Result<Result<(), CliError>, ClientError> {
     let mut written = 0;
     let mut holes = Holes::default();
     loop {
@@ -156,11 +170,15 @@ async fn read(receiver: &mut Receiver, args: &Args, output: &Output) -> Result<R
             }
             _ => {}
         }
-        if let Err(error) = write(&received, verdict, receiver, args, output) {
+        let done = match &received {
+            Received::Retiring { home, to } => offers.offered(*home, to),
+            received => write(received, verdict, receiver, args, output),
+        };
+        if let Err(error) = done {
             return Ok(Err(error));
         }
         // It is no mail, and nothing waits for it to be acknowledged.
-        written += usize::from(!matches!(received, Received::Settled { .. }));
+        written += usize::from(!matches!(received, Received::Settled { .. } | Received::Retiring { .. }));
     }
     if !args.no_ack {
         receiver.acknowledge().await?;
@@ -214,6 +232,8 @@ fn write(
             Content::Control { control, .. } => emit(watch::control(&mail.sender, control)),
             _ => Ok(()),
         },
+        // Told, and taken, elsewhere.
+        Received::Retiring { .. } => Ok(()),
         Received::Settled { epoch, size, is_final, held } => output.emit(
             &json!({ "type": "settled", "epoch": epoch, "size": size, "final": is_final, "held": held }),
             &settled_plain(args, *epoch, *size, *is_final, *held),

@@ -75,6 +75,7 @@ pub async fn run(args: Args, output: &Output) -> Result<(), CliError> {
         "messages_delivered": status.messages_delivered,
         "peers": peers,
         "suspicions": suspicions,
+        "retiring": status.retiring.map(|to| to.to_string()),
     });
     output.emit(&line, &plain(&status))
 }
@@ -126,6 +127,9 @@ fn plain(status: &Status) -> String {
         status.incarnation,
         status.version,
     );
+    if let Some(to) = &status.retiring {
+        text.push_str(&format!("\n  closes      and offers its mailboxes {to}"));
+    }
     for peer in &status.peers {
         text.push_str(&format!("\n  {:<11} {} {}", word(peer.state), peer.node, peer.name));
     }

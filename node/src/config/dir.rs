@@ -7,7 +7,7 @@
 //! | `genesis.toml` | the federation |
 //! | `store.redb`, or the directory `store.sled` | everything the node holds |
 //! | `guard/` | the signing guard of a sequencer. It must not be restored from a backup, so keep it out of them |
-//! | `control` | the socket through which a running node hands out a backup |
+//! | `control` | the socket for who operates the running node: backups, and closing it |
 //! | `lock` | held by the process that runs on the directory |
 
 use std::fs::{self, OpenOptions};
@@ -59,7 +59,7 @@ impl NodeDir {
         })
     }
 
-    /// The socket on which a running node hands out a backup.
+    /// The socket on which a running node answers who operates it.
     pub fn control(&self) -> PathBuf {
         self.path.join("control")
     }

@@ -157,8 +157,8 @@ async fn answer(shared: &Shared, from: NodeId, question: Question) -> Result<Rep
         }
         Question::Move(request) => moving::take_over(shared, from, *request).await?,
         Question::MoveStatus(mailbox) => moving::status(shared, from, mailbox).await?,
-        Question::MayMove(mailbox, extent) => {
-            ask_core(shared, move |node| node.may_move(&mailbox, extent)).await??;
+        Question::MayMove(mailbox, extent, besides) => {
+            ask_core(shared, move |node| node.may_move(&mailbox, extent, besides)).await??;
             Reply::Taken
         }
         Question::Inventory(mailbox) => moving::inventory(shared, from, mailbox).await?,
@@ -327,6 +327,7 @@ async fn status(shared: &Shared) -> Result<Status, Refusal> {
             delivered: node.settled().0,
             messages_ordered: metrics.messages_ordered(),
             messages_delivered: metrics.messages_delivered(),
+            retiring: node.retirement().map(|retirement| retirement.to),
         }
     })
     .await

@@ -10,6 +10,7 @@ use postroad_engine::serve::{Reader, Served, Unreadable};
 use postroad_net::{Stream, StreamReader, StreamWriter};
 use postroad_protocol::bundle::Bundle;
 use postroad_protocol::codec::decode;
+use postroad_protocol::genesis::Member;
 use postroad_protocol::wire::client::{FromClient, Overdue, Settled, ToClient};
 use postroad_protocol::{MailboxId, Params, Refusal, Verified, wire};
 use tokio::sync::{mpsc, watch};
@@ -200,13 +201,15 @@ async fn subscription(
     let mut sent: u64 = 0;
     let mut told = (0, 0, (0, (0, 0)));
     let mut overdue = Vec::new();
+    // The home that was offered because this node closes.
+    let mut offered = None;
     let mut reader = Reader::new(Arc::clone(&shared.library));
     loop {
         let Wishes { from, credit } = *wished.borrow_and_update();
         if let Some((from, count)) = from.filter(|(_, count)| *count != asked) {
             (asked, next, told, overdue) = (count, from, (0, 0, (0, (0, 0))), Vec::new());
             reader = Reader::new(Arc::clone(&shared.library));
-            (is_open, is_hosted) = (true, false);
+            (is_open, is_hosted, offered) = (true, false, None);
         }
         if !is_open {
             wished.changed().await.map_err(|_| StreamError::Ended)?;
@@ -236,6 +239,15 @@ async fn subscription(
                 changed = wished.changed() => changed.map_err(|_| StreamError::Ended)?,
             }
             continue;
+        }
+        let offer = seen.retiring.map(|retirement| retirement.to);
+        if offer != offered {
+            offered = offer;
+            if let Some(node) = offer {
+                let addrs = seen.head.node(&node).map(|known| known.addrs.clone()).unwrap_or_default();
+                let message = ToClient::Retiring(Member { node, addrs });
+                entries.send(message).await.map_err(|_| StreamError::Ended)?;
+            }
         }
         let allowed = credit.min(sent.saturating_add(MAX_CREDIT)).saturating_sub(sent);
         let (limit, bytes) = PAGE;

@@ -68,6 +68,7 @@ pub(super) enum ToCore {
     Block(Box<Verified<Signed<BlockList>>>, oneshot::Sender<Result<(), Refusal>>),
     Delivery(MailboxId, Seq, oneshot::Sender<Option<Fate>>),
     Move(Box<Wanted>, oneshot::Sender<Moving>),
+    Retire(Option<NodeId>, oneshot::Sender<Result<(), Refusal>>),
     /// Whether a cheat hands this slice out to nobody.
     #[cfg(feature = "cheat")]
     Withholds(postroad_protocol::slice::SliceKey, oneshot::Sender<bool>),
@@ -134,7 +135,7 @@ pub(super) struct Thread {
     sequencer: Option<(LinkId, mpsc::Sender<ToSequencer>)>,
     followers: BTreeMap<NodeId, (LinkId, mpsc::Sender<ToFollower>)>,
     pub(super) clients: BTreeMap<LinkId, mpsc::Sender<ToClient>>,
-    /// Who waits for a registration, or for a block list or evidence to be durable.
+    /// Who waits for a registration, or for a block list, evidence or the operator's word to be durable.
     registrations: BTreeMap<u64, oneshot::Sender<Result<(), Refusal>>>,
     deliveries: BTreeMap<u64, oneshot::Sender<Option<Fate>>>,
     moves: BTreeMap<u64, oneshot::Sender<Moving>>,
@@ -174,6 +175,7 @@ impl Core {
             evidence: Arc::clone(node.evidence().kept()),
             shunned: Arc::new(node.shunned()),
             incarnation: 0,
+            retiring: node.retirement().copied(),
             signed: None,
             last_final: None,
         });
@@ -436,6 +438,11 @@ impl Thread {
                 self.registrations.insert(token, answer);
                 return vec![Input::Block(token, list)];
             }
+            ToCore::Retire(to, answer) => {
+                let token = self.token();
+                self.registrations.insert(token, answer);
+                return vec![Input::Retire(token, to)];
+            }
             #[cfg(feature = "cheat")]
             ToCore::Withholds(key, answer) => {
                 let _ = answer.send(self.node.withholds(&key));
@@ -523,6 +530,12 @@ impl Thread {
                 }
             }
             Output::Registered(token, result) | Output::Blocked(token, result) | Output::Kept(token, result) => {
+                if let Some(answer) = self.registrations.remove(&token) {
+                    let _ = answer.send(result);
+                }
+            }
+            Output::Retiring(token, result) => {
+                self.view_changed = true;
                 if let Some(answer) = self.registrations.remove(&token) {
                     let _ = answer.send(result);
                 }
@@ -635,6 +648,7 @@ impl Thread {
                 view.shunned = Arc::new(node.shunned());
             }
             view.incarnation = node.incarnation();
+            view.retiring = node.retirement().copied();
         });
     }
 }
@@ -655,6 +669,9 @@ fn tell(report: &Report) {
         Report::Started { incarnation } => tracing::info!(incarnation, "the start is settled"),
         Report::Away { node, reason } => tracing::info!(peer = %node, reason, "away: its slices go to custodians"),
         Report::Back { node } => tracing::info!(peer = %node, "back"),
+        Report::Retired => {
+            tracing::info!("no mailbox lives here any more: what is left to wait for is in `postroad retire`")
+        }
         Report::NoDeputy { node, reason } => tracing::warn!(peer = %node, reason, "does not consent to be a deputy"),
         Report::Resealed { batches } => tracing::info!(batches, "batches that could not be included are sealed again"),
         Report::Convicted { id, verdict, found_by } => {

@@ -121,7 +121,7 @@ impl Thread {
                     let _ = sender.try_send(message);
                 }
             }
-            ToCore::Register(_, answer) | ToCore::Block(_, answer) => {
+            ToCore::Register(_, answer) | ToCore::Block(_, answer) | ToCore::Retire(_, answer) => {
                 let _ = answer.send(Err(Refusal::Busy));
             }
             ToCore::Move(_, answer) => {

@@ -17,7 +17,7 @@
 //! | follower | 1 per inbound order stream, on the sequencer's node | the same, seen from there |
 //! | client | 2 per client stream | requests; entries |
 //! | call | 1 per inbound call, bounded | one answer |
-//! | control | 1 | hands out backups to who may open the socket in the node's directory |
+//! | control | 1, and 1 per connection | hands out backups, and closes the node, for who may open the socket in its directory |
 //! | http | 1, and 1 per connection, bounded | metrics and health, from what is published (`http.rs`) |
 //! | deputies | 1 per deputy that the core asks | asks it for its consent (`deputies.rs`) |
 //! | handoff, extracts | 1 per question of the core | asks another node what a mailbox that moves here lacks (`moving.rs`) |
@@ -37,6 +37,7 @@ mod moving;
 mod offences;
 mod order;
 mod origins;
+mod retiring;
 mod streams;
 mod verify;
 mod watcher;
@@ -50,6 +51,7 @@ use postroad_engine::Input;
 use postroad_engine::arrivals::Unsettled;
 use postroad_engine::evidence::Brief;
 use postroad_engine::handover::Handovers;
+use postroad_engine::node::retiring::Retirement;
 use postroad_engine::outbox::AttestedView;
 use postroad_engine::serve::Library;
 use postroad_net::{
@@ -66,8 +68,9 @@ use tokio::sync::{mpsc, watch};
 use crate::config::{ConfigError, NodeConfig, Serving, StoreKind};
 use crate::http;
 use crate::metrics::Metrics;
-pub(crate) use control::BACKUP_REQUEST;
+pub(crate) use control::{BACKUP_REQUEST, RETIRE_REQUEST};
 use core::{Core, ToCore};
+pub(crate) use retiring::{Standing, Wish, Word};
 use verify::Verifier;
 
 /// Messages that wait for the core thread, at most.
@@ -113,6 +116,8 @@ struct View {
     /// Those with whom there is no contact, by the operator's policy.
     shunned: Arc<BTreeSet<NodeId>>,
     incarnation: u64,
+    /// Whether this node closes.
+    retiring: Option<Retirement>,
     /// The last attestation that is signed, and the last that is final.
     signed: Option<Arc<AttestedView>>,
     last_final: Option<Arc<AttestedView>>,
@@ -341,7 +346,7 @@ pub async fn run_node(config: NodeConfig, mut shutdown: watch::Receiver<bool>) -
     if federation.sequencer() != shared.me {
         tasks.spawn(order::link(shared.clone()));
     }
-    tasks.spawn(control::serve(config.dir.clone(), shared.store.clone()));
+    tasks.spawn(control::serve(config.dir.clone(), shared.clone()));
     tasks.spawn(streams::accept(shared.clone(), events, config.limits.max_clients as usize));
     tasks.spawn(watcher::run(shared.clone(), config.dir.store(config.store)));
     let mut http = None;

@@ -1,6 +1,8 @@
-//! Single values: the floor, the last attestation's number, the last epoch delivered, the sequencer's draft.
+//! Single values: the floor, the last attestation's number, the last epoch delivered, the sequencer's draft, whether the
+//! node closes.
 
-use postroad_engine::tables::{ATTESTED, DELIVERED, DRAFT, EXPIRED, FLOOR, FORGOTTEN, Floor, META};
+use postroad_engine::node::retiring::Retirement;
+use postroad_engine::tables::{ATTESTED, DELIVERED, DRAFT, EXPIRED, FLOOR, FORGOTTEN, Floor, META, RETIREMENT};
 use postroad_protocol::cut::Cut;
 use postroad_store::{Read, StoreError};
 
@@ -35,6 +37,9 @@ pub(super) fn check(context: &Context<'_>, walked: &Walked, report: &mut Report<
         }
         if key == DRAFT {
             rows::parse::<Cut>(META, key, value, report);
+        }
+        if key == RETIREMENT {
+            rows::parse::<Retirement>(META, key, value, report);
         }
         Ok(())
     })?;

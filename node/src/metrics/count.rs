@@ -73,7 +73,7 @@ impl Metrics {
             Report::Convicted { verdict, .. } => {
                 self.evidence.get_or_create(&KindLabel { kind: verdict.fault.code() }).inc();
             }
-            Report::Started { .. } | Report::NoDeputy { .. } | Report::Sinned { .. } => {}
+            Report::Started { .. } | Report::Retired | Report::NoDeputy { .. } | Report::Sinned { .. } => {}
         }
     }
 

@@ -16,6 +16,7 @@ mod moves;
 mod net;
 mod policy;
 mod retention;
+mod retire;
 #[cfg(feature = "sled")]
 mod sled;
 mod strangers;

@@ -72,9 +72,9 @@ pub enum Question {
     /// How far a move has come; answered with [`Reply::Moving`].
     #[n(15)]
     MoveStatus(#[n(0)] MailboxId),
-    /// Whether a mailbox of this extent would be taken over; answered with [`Reply::Taken`].
+    /// Whether a mailbox of this extent would be taken over, and so many others besides; answered with [`Reply::Taken`].
     #[n(16)]
-    MayMove(#[n(0)] MailboxId, #[n(1)] Extent),
+    MayMove(#[n(0)] MailboxId, #[n(1)] Extent, #[n(2)] u64),
     /// What a mailbox that lives here holds: for its owner.
     #[n(17)]
     Inventory(#[n(0)] MailboxId),
@@ -259,6 +259,9 @@ pub struct Status {
     /// Messages appended to mailboxes here, once for each mailbox, since it started.
     #[n(13)]
     pub messages_delivered: u64,
+    /// The home that it offers its mailboxes, if it closes.
+    #[n(14)]
+    pub retiring: Option<NodeId>,
 }
 
 /// What a node sees of another.

@@ -10,6 +10,7 @@ use crate::cut::CertifiedCut;
 use crate::digest::Digest;
 use crate::entry::{AcceptedProof, Entry, OrderedProof};
 use crate::error::Refusal;
+use crate::genesis::Member;
 use crate::merkle::log::Frontier;
 use crate::merkle::tree::Path;
 use crate::signed::Signed;
@@ -64,6 +65,9 @@ pub enum ToClient {
     /// The entries that are due are past retention; those behind them follow.
     #[n(8)]
     Expired(#[n(0)] Box<Expired>),
+    /// This node closes, and offers the mailbox another home, which would take it. Nothing moves but by the owner's order.
+    #[n(9)]
+    Retiring(#[n(0)] Member),
 }
 
 /// Entries that a home has forgotten, and how a reader goes on behind them.

@@ -329,6 +329,7 @@ pub(crate) fn messages(story: &Story) -> Vec<Sample> {
         delivered: 3,
         messages_ordered: 5,
         messages_delivered: 7,
+        retiring: Some(world.node(2)),
     };
     let cut = world.cuts[1].clone().into_inner();
     let accepted = world.accepted_proof(vec![sealed[1].clone()], second, 0);
@@ -394,6 +395,7 @@ pub(crate) fn messages(story: &Story) -> Vec<Sample> {
                 holders: vec![world.node(1), world.node(3)],
             }),
         ),
+        sample("client/to/retiring", &ToClient::Retiring(world.federation.genesis().committee[0].clone())),
         sample("call/question/genesis", &call::Question::Genesis),
         sample("call/question/status", &call::Question::Status),
         sample("call/question/home-now", &call::Question::Home(world.mailbox(0), None)),

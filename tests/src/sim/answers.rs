@@ -163,6 +163,7 @@ impl World {
                 Ok(())
             }
             ToClient::Refused(refusal) => Err(refusal.to_string()),
+            ToClient::Retiring(_) => Err("no node closes here".into()),
         };
         result.or_else(|what| self.wrong(me, node, what))
     }

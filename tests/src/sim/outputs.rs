@@ -40,7 +40,9 @@ impl World {
             Output::AskHandoff(node, request) => self.ask_handoff(me, node, *request),
             Output::AskExtracts(node, mailbox, slices) => self.ask_extracts(me, node, mailbox, slices),
             Output::AskDeputies(record) => self.ask_deputies(me, &record),
-            Output::Blocked(..) => return self.broken("world", "an answer that nobody here asked for"),
+            Output::Blocked(..) | Output::Retiring(..) => {
+                return self.broken("world", "an answer that nobody here asked for");
+            }
             Output::Registered(token, result) => self.registered(me, token, result),
             Output::Delivery(token, proof) => self.delivery(me, token, proof),
             Output::Fetch(key, nodes) => self.fetch(me, key, &nodes),

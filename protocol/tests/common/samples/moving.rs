@@ -187,7 +187,7 @@ pub(super) fn messages(story: &Story) -> Vec<Sample> {
         sample("call/question/move", &asked(None)),
         sample("call/question/move-with-base", &asked(Some(Box::new(owned)))),
         sample("call/question/move-status", &Question::MoveStatus(mailbox)),
-        sample("call/question/may-move", &Question::MayMove(mailbox, all)),
+        sample("call/question/may-move", &Question::MayMove(mailbox, all, 7)),
         sample("call/question/inventory", &Question::Inventory(mailbox)),
         sample("call/question/handoff", &wanted(None, 300)),
         sample("call/question/handoff-by-order", &wanted(Some(Box::new(order(story))), 0)),
