@@ -195,6 +195,11 @@ impl Items {
         }
     }
 
+    /// What is not here does not come any more.
+    pub(super) fn give_up(&mut self) {
+        self.all.values_mut().filter(|item| item.is_open()).for_each(|item| item.step = Step::Absent);
+    }
+
     /// An import has closed what it covers.
     fn close(&mut self, import: Import) -> Vec<((u64, u32), Item)> {
         let closed = |at: &(u64, u32), item: &Item| import.closes(&item.slice.origin, at.0);

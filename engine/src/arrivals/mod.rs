@@ -381,8 +381,9 @@ impl Arrivals {
         Ok(true)
     }
 
-    /// A mailbox that has moved on, and cuts from before that whose mail is not in its log here yet. One whose log this
-    /// node does not have, since its disk was set back, gets no log here any more.
+    /// A mailbox that has moved on, and cuts from before that whose mail is not in its log here yet. What this node does
+    /// not have of it any more, since its disk was set back, is not handed to a former home: the log, or the entry, does
+    /// not come. Nothing of this residence was attested since.
     fn lags_behind(
         &self,
         mailbox: &MailboxId,
@@ -398,8 +399,11 @@ impl Arrivals {
         let Some(base_span) = base_span else { return Ok(false) };
         let spans = &moved.spans[..mine];
         let of = Origins::new(*mailbox, self.me, spans, whole.base.as_ref(), base_span, &self.federation);
-        self.look(arriving, &of, around)?;
+        let is_caught_up = self.look(arriving, &of, around)?;
         self.recall(mailbox, arriving, around.store)?;
+        if is_caught_up {
+            arriving.items.give_up();
+        }
         Ok(true)
     }
 
