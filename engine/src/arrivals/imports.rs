@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use postroad_protocol::cut::Cut;
-use postroad_protocol::moving::{Import, LogRow, MovePhase};
+use postroad_protocol::moving::{Import, LogRow, MAX_MISSING, Missing, MovePhase};
 use postroad_protocol::record::Record;
 use postroad_protocol::signed::{Signed, Statement};
 use postroad_protocol::slice::SliceKey;
@@ -178,15 +178,17 @@ impl Arrivals {
         if arriving.items.has_settled() {
             return Ok(false);
         }
-        let through = around.head.epoch;
         let known_missing = last.map_or(&[][..], |last| &last.missing);
-        if through < known.since || arriving.items.is_busy(known_missing) {
+        if around.head.epoch < known.since || arriving.items.is_busy(known_missing) {
             return Ok(false);
         }
         let missing = arriving.items.missing(last.map(|last| (last.missing.as_slice(), last.through)));
-        let is_new = |missing: &postroad_protocol::moving::Missing| {
-            !known_missing.iter().any(|known| known.covers(&missing.origin, missing.from))
-        };
+        let (missing, through) = as_far_as_it_fits(missing, around.head.epoch);
+        if through < last.map_or(known.since, |last| last.through) {
+            arriving.reason = Some(format!("mail of more than {MAX_MISSING} origins could not be had"));
+            return Ok(false);
+        }
+        let is_new = |missing: &Missing| !known_missing.iter().any(|known| known.covers(&missing.origin, missing.from));
         if missing.iter().any(is_new) {
             let since = *arriving.failed_since.get_or_insert(around.now);
             if around.now < since.after_ms(FAILED_PATIENCE_MS) {
@@ -196,7 +198,7 @@ impl Arrivals {
         arriving.failed_since = None;
         let until = moved.spans.last().map_or(0, |span| span.until);
         let finishes = missing.is_empty() && through >= until.saturating_add(window) - 1;
-        if last.is_none() || finishes || arriving.items.would_close(&missing) {
+        if last.is_none() || finishes || arriving.items.would_close(&missing, through) {
             arriving.row.resolved = Some(Resolved { through, missing: missing.clone() });
             let body = Import { mailbox: *mailbox, home: self.me, previous, base: whole.base, through, missing };
             arriving.import = Some(Signing { token: around.token, body, signed: None });
@@ -352,6 +354,17 @@ impl Arrivals {
     }
 }
 
+/// What an import can name as missing, and the last epoch that it can reach then, up to `through`: it ends before what it
+/// has no room for.
+fn as_far_as_it_fits(mut missing: Vec<Missing>, through: u64) -> (Vec<Missing>, u64) {
+    let mut first: Vec<u64> = missing.iter().map(|missing| missing.from).collect();
+    first.sort_unstable();
+    let through = first.get(MAX_MISSING).map_or(through, |from| through.min(from.saturating_sub(1)));
+    missing.retain(|missing| missing.from <= through);
+    missing.iter_mut().for_each(|missing| missing.to = missing.to.min(through));
+    (missing, through)
+}
+
 /// What former homes may still have for a mailbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsettled {
@@ -359,4 +372,27 @@ pub struct Unsettled {
     pub below: Option<(u64, u32)>,
     /// What could not be had, as an import has said.
     pub overdue: Vec<Overdue>,
+}
+
+#[cfg(test)]
+mod tests {
+    use postroad_protocol::SecretKey;
+
+    use super::*;
+
+    #[test]
+    fn an_import_ends_before_what_it_cannot_name() {
+        let origin = |seed: u64| SecretKey::from_seed([seed as u8; 32]).public();
+        let ranges = |count: u64| -> Vec<Missing> {
+            (0..count).map(|at| Missing { origin: origin(at), from: 100 + at, to: 300 }).collect()
+        };
+        let room = MAX_MISSING as u64;
+        assert_eq!(as_far_as_it_fits(ranges(room), 400), (ranges(room), 400));
+        let (missing, through) = as_far_as_it_fits(ranges(room + 10), 400);
+        assert_eq!((missing.len(), through), (MAX_MISSING, 100 + room - 1));
+        assert!(missing.iter().all(|missing| missing.from <= missing.to && missing.to == through));
+        // All of one cut: there is no such end.
+        let all_at_once = ranges(room + 1).into_iter().map(|missing| Missing { from: 100, ..missing }).collect();
+        assert_eq!(as_far_as_it_fits(all_at_once, 400), (Vec::new(), 99));
+    }
 }

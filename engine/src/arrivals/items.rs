@@ -244,10 +244,10 @@ impl Items {
         (self.all.iter()).any(|(at, item)| matches!(item.step, Step::Wanted | Step::Asking(_)) && !known(at, item))
     }
 
-    /// Whether anything was found that an import with these gaps would close.
-    pub(super) fn would_close(&self, missing: &[Missing]) -> bool {
+    /// Whether anything was found that an import up to an epoch with these gaps would close.
+    pub(super) fn would_close(&self, missing: &[Missing], through: u64) -> bool {
         let covered = |at: &(u64, u32), item: &Item| missing.iter().any(|of| of.covers(&item.slice.origin, at.0));
-        self.all.iter().any(|(at, item)| item.has_mail() && !covered(at, item))
+        self.all.iter().any(|(at, item)| at.0 <= through && item.has_mail() && !covered(at, item))
     }
 
     /// What is not here.
