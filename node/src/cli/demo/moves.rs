@@ -15,11 +15,11 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::play::{Cast, mailboxes};
+use super::play::{Cast, mailboxes, start_nodes};
 use crate::cli::children::{Child, Said, next_end};
 use crate::cli::output::{CliError, Output};
 use crate::cli::testnet::plan::Plan;
-use crate::cli::testnet::{record, spawn, until_ready};
+use crate::cli::testnet::record;
 
 /// The mailboxes and their homes, by the nodes' places. The first writes to the others.
 const HOMES: [(&str, usize); 4] = [("alice", 0), ("bob", 1), ("carol", 2), ("dave", 2)];
@@ -66,15 +66,7 @@ struct Moves<'a> {
 /// # Errors
 /// If a process ends that should not, a move fails, or nothing goes on any more.
 pub async fn play(dir: &Path, cast: &mut Cast, output: &Output) -> Result<(), CliError> {
-    let plan = Plan::prepare(&dir.join("net"), Some(NODES), 0, &Default::default())?;
-    for node in &plan.nodes {
-        cast.nodes.push(spawn(node)?);
-    }
-    for node in &mut cast.nodes {
-        until_ready(node).await?;
-    }
-    let pids: Vec<Option<u32>> = cast.nodes.iter().map(|node| Some(node.pid)).collect();
-    record::write(&plan.dir, &plan.record(&pids))?;
+    let plan = start_nodes(dir, NODES, cast).await?;
     let (say, said) = mpsc::channel(1_024);
     let mut moves = Moves { dir, output, plan, cast, clients: vec![Client::default(); HOMES.len()], said };
     moves.start_clients(&say)?;

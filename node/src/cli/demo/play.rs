@@ -92,12 +92,9 @@ struct Play<'a> {
     say: mpsc::Sender<Said>,
 }
 
-/// Plays a demo to its end: every client has written its files and has ended.
-///
-/// # Errors
-/// If a process ends that should not, or nothing goes on any more.
-pub async fn play(setting: &Setting, cast: &mut Cast, output: &Output) -> Result<(), CliError> {
-    let plan = Plan::prepare(&setting.dir.join("net"), Some(NODES), 0, &Default::default())?;
+/// Starts so many nodes in `dir`, and waits until they are ready.
+pub(super) async fn start_nodes(dir: &Path, nodes: usize, cast: &mut Cast) -> Result<Plan, CliError> {
+    let plan = Plan::prepare(&dir.join("net"), Some(nodes), 0, &Default::default())?;
     for node in &plan.nodes {
         cast.nodes.push(spawn(node)?);
     }
@@ -106,6 +103,15 @@ pub async fn play(setting: &Setting, cast: &mut Cast, output: &Output) -> Result
     }
     let pids: Vec<Option<u32>> = cast.nodes.iter().map(|node| Some(node.pid)).collect();
     record::write(&plan.dir, &plan.record(&pids))?;
+    Ok(plan)
+}
+
+/// Plays a demo to its end: every client has written its files and has ended.
+///
+/// # Errors
+/// If a process ends that should not, or nothing goes on any more.
+pub async fn play(setting: &Setting, cast: &mut Cast, output: &Output) -> Result<(), CliError> {
+    let plan = start_nodes(&setting.dir, NODES, cast).await?;
     for node in &cast.nodes {
         output.emit(
             &json!({ "type": "node", "name": node.name, "pid": node.pid }),
