@@ -16,6 +16,8 @@ use crate::tables::{self, ACKS, DEPARTURES, EDGES, EXTRACTS, Edge, Expiring, LOG
 
 /// Time between two times that a former home is asked which has answered nothing.
 const ASK_AGAIN_MS: u64 = 300;
+/// How often a former home may begin anew.
+const MAX_RESTARTS: u32 = 3;
 /// Time after which all former homes are asked again when nobody has the log.
 const START_OVER_MS: u64 = 5_000;
 
@@ -39,6 +41,11 @@ pub(super) struct Building {
     skipped: Vec<NodeId>,
     /// Whether this node's own rows were looked through for the log that the state says it continues.
     looked_here: bool,
+    /// The first entries, which this node itself, as a former home, may have to hand over as long as the mailbox does not
+    /// live here again.
+    kept: u64,
+    /// How often what was handed over did not go on where the log ends.
+    restarts: u32,
     start_over: Option<Time>,
     here: Extent,
     total: Extent,
@@ -78,6 +85,7 @@ impl Building {
                 building.append(index, &row);
             }
         }
+        building.kept = attested.as_ref().map_or(0, |attested| attested.log.log.size);
         if let Some(attested) = attested
             && building.fits(&attested)
         {
@@ -120,11 +128,18 @@ impl Building {
         self.progress.get_or_insert(now);
     }
 
+    /// The mailbox lives here again: nothing of what this node had before is to be handed over.
+    pub(super) fn comes_back(&mut self) {
+        self.kept = 0;
+    }
+
     /// Former homes are asked again: what they hand over from now on is the newest.
     pub(super) fn begin(&mut self, now: Time) {
         self.progress = Some(now);
         self.fresh = false;
         self.skipped.clear();
+        self.restarts = 0;
+        self.comes_back();
     }
 
     pub(super) fn is_silent(&self, now: Time, patience_ms: u64) -> bool {
@@ -172,6 +187,17 @@ impl Building {
         (self.log, self.whole, self.here) = (Log::new(), None, Extent::default());
     }
 
+    /// Nothing of what is here belongs to the log, but for what this node has to keep.
+    fn begin_anew(&mut self, mailbox: &MailboxId, writes: &mut Vec<Write>) {
+        match self.log.frontier_at(self.kept).filter(|_| self.kept > 0) {
+            Some(frontier) => {
+                self.end_at(self.kept);
+                (self.log, self.whole, self.here) = (Log::from(frontier), None, Extent::default());
+            }
+            None => self.wipe(mailbox, writes),
+        }
+    }
+
     fn drop_stale(&mut self, mailbox: &MailboxId, writes: &mut Vec<Write>) {
         let stale = std::mem::take(&mut self.stale).into_iter();
         writes.extend(stale.map(|index| tables::delete(LOGS, tables::mailbox_key(mailbox, index))));
@@ -185,9 +211,13 @@ impl Building {
             || page.before.size() < self.log.size()
         {
             let empty = self.log.size() == 0;
-            self.wipe(mailbox, writes);
+            self.begin_anew(mailbox, writes);
             if !empty {
                 // From the beginning, the next time.
+                self.restarts += 1;
+                if self.restarts > MAX_RESTARTS {
+                    self.skip(page.handoff.body.node);
+                }
                 return;
             }
             self.log = Log::from(page.before.clone());
@@ -233,7 +263,7 @@ impl Building {
         } else if self.log.size() >= log.size || brings_nothing {
             // Not the log that it attests, or no end of it: what it hands over is worth nothing.
             self.skip(attested.attestation.body.node);
-            self.wipe(mailbox, writes);
+            self.begin_anew(mailbox, writes);
         }
     }
 

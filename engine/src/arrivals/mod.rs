@@ -326,6 +326,9 @@ impl Arrivals {
                     continue;
                 }
                 arriving.building = Building::open(&mailbox, None, around.store)?;
+                if arriving.row.since.is_some() {
+                    arriving.building.comes_back();
+                }
             }
             arriving.is_unread = false;
             if self.step(&mailbox, &mut arriving, around, &mut steps)? {
