@@ -1,7 +1,8 @@
 //! Cheats on demand: a node that is a correct node but for one named sin.
 //!
 //! Only in builds with the feature `cheat`. The rooms carry the hooks, each a line under `cfg(feature = "cheat")`, and
-//! what a hook does stands beside its room (`outbox/cheat.rs`, `receiver/cheat.rs`, `router/cheat.rs`, `node/cheat.rs`).
+//! what a hook does stands beside its room (`outbox/cheat.rs`, `receiver/cheat.rs`, `router/cheat.rs`, `arrivals/base/cheat.rs`,
+//! `node/cheat.rs`).
 //! A node that was not told to cheat behaves as one without the feature.
 
 use std::fmt;
@@ -38,11 +39,23 @@ pub enum Sin {
     MuteAttestations,
     /// A holder signs for slices, and hands none out.
     Withhold,
+    /// An old home hands over another log than the one that it attested.
+    FalseHandoff,
+    /// An old home answers nothing to whoever takes a mailbox over.
+    WithholdHandoff,
+    /// An old home goes on attesting a mailbox that has left it.
+    FalseHome,
+    /// A new home imports a log that its former home never attested, or does not continue the one that it imported.
+    FalseImport,
+    /// A new home leaves out what its import has taken over.
+    ImportDrop,
+    /// A new home signs a switch, and then acts as if it had not.
+    DenyAcceptance,
 }
 
 impl Sin {
     /// All sins.
-    pub const ALL: [Sin; 14] = [
+    pub const ALL: [Sin; 20] = [
         Sin::Drop,
         Sin::Alter,
         Sin::WrongOrder,
@@ -57,7 +70,18 @@ impl Sin {
         Sin::MuteReceipts,
         Sin::MuteAttestations,
         Sin::Withhold,
+        Sin::FalseHandoff,
+        Sin::WithholdHandoff,
+        Sin::FalseHome,
+        Sin::FalseImport,
+        Sin::ImportDrop,
+        Sin::DenyAcceptance,
     ];
+
+    /// Whether only mailboxes that move give an opportunity for it.
+    pub fn is_about_moves(self) -> bool {
+        self >= Sin::FalseHandoff
+    }
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -76,6 +100,12 @@ impl Sin {
             Sin::MuteReceipts => "mute-receipts",
             Sin::MuteAttestations => "mute-attestations",
             Sin::Withhold => "withhold",
+            Sin::FalseHandoff => "false-handoff",
+            Sin::WithholdHandoff => "withhold-handoff",
+            Sin::FalseHome => "false-home",
+            Sin::FalseImport => "false-import",
+            Sin::ImportDrop => "import-drop",
+            Sin::DenyAcceptance => "deny-acceptance",
         }
     }
 }

@@ -14,6 +14,9 @@ use crate::departures::Departure;
 use crate::io::{Output, Time};
 use crate::tables::{self, ACKS, DEPARTURES, EDGES, EXTRACTS, Edge, Expiring, LOGS, LogRow};
 
+#[cfg(feature = "cheat")]
+pub(super) mod cheat;
+
 /// Time between two times that a former home is asked which has answered nothing.
 const ASK_AGAIN_MS: u64 = 300;
 /// How often a former home may begin anew.

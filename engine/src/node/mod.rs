@@ -173,6 +173,8 @@ pub struct Node {
     /// The slice without which nothing can be delivered, and the age since which it is missing.
     missing_since: Option<(Digest, u64)>,
     next_attestation: Time,
+    #[cfg(feature = "cheat")]
+    old_home: cheat::OldHome,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,6 +239,8 @@ impl Node {
             rounds: 0,
             missing_since: None,
             next_attestation: Time(0),
+            #[cfg(feature = "cheat")]
+            old_home: cheat::OldHome::default(),
             ledger,
             config,
         };

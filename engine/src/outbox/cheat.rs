@@ -1,5 +1,7 @@
 //! The sins of a home.
 
+use std::collections::BTreeMap;
+
 use postroad_protocol::attestation::{AttestedLog, LogHead, MailboxAttestation};
 use postroad_protocol::codec::decode;
 use postroad_protocol::entry::EntryProof;
@@ -26,6 +28,8 @@ pub(crate) struct Home {
     /// A row that is to follow the next one of its mailbox, and since how many rounds it waits.
     held_back: Option<(MailboxId, LogRow, u32)>,
     attested: bool,
+    /// Mailboxes that have left and are attested all the same, and whether one was since.
+    kept: BTreeMap<MailboxId, bool>,
 }
 
 /// What a sinner makes of a payload.
@@ -99,6 +103,34 @@ impl Home {
         Vec::new()
     }
 
+    /// What of an import's rows is appended.
+    pub(crate) fn leave_out(&mut self, mut rows: Vec<(MailboxId, LogRow)>, settled: u64) -> Vec<(MailboxId, LogRow)> {
+        rows.retain(|_| !self.temptation.sins(Sin::ImportDrop, settled));
+        rows
+    }
+
+    /// A mailbox has left. Returns whether its log is attested all the same, as it is now.
+    pub(super) fn keeps(&mut self, mailbox: &MailboxId) -> bool {
+        let yields = self.temptation.yields(Sin::FalseHome);
+        if yields {
+            self.kept.insert(*mailbox, false);
+        }
+        yields
+    }
+
+    /// A mailbox that has left is here again, in truth. Returns whether it was attested all the same.
+    pub(super) fn lets_go(&mut self, mailbox: &MailboxId) -> bool {
+        self.kept.remove(mailbox).is_some()
+    }
+
+    /// An attestation of this epoch begins: it names what is kept.
+    pub(super) fn names_kept(&mut self, epoch: u64) {
+        for attested in self.kept.values_mut().filter(|attested| !**attested) {
+            *attested = true;
+            self.temptation.sinned(epoch);
+        }
+    }
+
     /// Whether there is nothing to attest: an attestation now would show that an entry is missing.
     pub(super) fn attests_nothing(&mut self, epoch: u64) -> bool {
         self.held_back.is_some()
@@ -116,6 +148,19 @@ impl Outbox {
             self.cheat.held_back = Some((mailbox, row, 0));
         }
         Ok(())
+    }
+
+    /// Whether a mailbox that has left is attested all the same.
+    pub(crate) fn keeps(&self, mailbox: &MailboxId) -> bool {
+        self.cheat.kept.contains_key(mailbox)
+    }
+
+    /// The log of a mailbox without its last entry, which it has under that root; where it is not here any more, fewer
+    /// entries under the same root.
+    pub(crate) fn shortened(&self, mailbox: &MailboxId, log: LogHead) -> Option<LogHead> {
+        let size = log.size.checked_sub(1)?;
+        let here = self.logs.get(mailbox).filter(|known| known.log.root_at(log.size) == Some(log.root));
+        Some(LogHead { size, root: here.and_then(|known| known.log.root_at(size)).unwrap_or(log.root) })
     }
 
     /// A round of housekeeping: a row that nothing followed takes its place.
