@@ -13,7 +13,7 @@ const PROVEN_WITHIN: u64 = 20;
 #[test]
 fn sins_with_crashes_around_them_convict_the_sinner_and_nobody_else() {
     for seed in 0..DRAWN {
-        let outcome = run(seed, None, false);
+        let outcome = run(seed, None, false, false);
         assert_eq!(outcome.failure, None, "simulate --sins --seeds {seed}..{}", seed + 1);
         assert!(outcome.cleared > 0, "nobody was accused in vain in seed {seed}");
     }
@@ -24,7 +24,7 @@ fn every_sin_is_proven_as_the_table_says() {
     for sin in Sin::ALL {
         let mut others = BTreeMap::new();
         let proven = (0..PROVEN_WITHIN).any(|seed| {
-            let outcome = run(seed, Some(sin), false);
+            let outcome = run(seed, Some(sin), false, false);
             assert_eq!(outcome.failure, None, "simulate --sins --sin {sin} --seeds {seed}..{}", seed + 1);
             let trial = &outcome.trials[0];
             others.extend(trial.others.clone());

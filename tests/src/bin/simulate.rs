@@ -14,7 +14,7 @@ use postroad_tests::sins;
 use sha2::{Digest as _, Sha256};
 
 const USAGE: &str = "usage: simulate --seeds A..B [--trace] [--jobs N] [--outcomes-only] \
-                     [--moves] [--bug NAME] | --sins --seeds A..B [--sin NAME] [--trace] [--jobs N]";
+                     [--moves] [--bug NAME] | --sins --seeds A..B [--sin NAME | --moves] [--trace] [--jobs N]";
 
 /// In so many seeds everything must have happened.
 const ENOUGH: u64 = 200;
@@ -81,23 +81,24 @@ fn sinful(asked: &Asked) -> ExitCode {
     let mut report = sins::Report::default();
     in_order(
         asked,
-        |seed| sins::run(seed, asked.sin, asked.options.trace),
+        |seed| sins::run(seed, asked.sin, asked.options.moves, asked.options.trace),
         |outcome| {
             report.add(&outcome);
             if let Some(failure) = &outcome.failure {
                 let seed = outcome.seed;
+                let moves = if asked.options.moves { " --moves" } else { "" };
                 let sin = asked.sin.map(|sin| format!(" --sin {sin}")).unwrap_or_default();
                 let who: Vec<String> = outcome.trials.iter().map(|trial| trial.cheat.to_string()).collect();
                 println!("seed {seed} ({}): {failure}", who.join(", "));
                 println!(
-                    "  again: cargo run --release -p postroad-tests --bin simulate -- --sins --seeds {seed}..{}{sin} --trace",
+                    "  again: cargo run --release -p postroad-tests --bin simulate -- --sins{moves} --seeds {seed}..{}{sin} --trace",
                     seed + 1
                 );
             }
         },
     );
     println!("{report} rate={:.1}/s", report.seeds as f64 / began.elapsed().as_secs_f64());
-    let never = if asked.sin.is_none() { report.never() } else { Vec::new() };
+    let never = if asked.sin.is_none() { report.never(asked.options.moves) } else { Vec::new() };
     if !never.is_empty() {
         let never: Vec<&str> = never.iter().map(|sin| sin.name()).collect();
         println!("never proven: {}", never.join(", "));
@@ -128,6 +129,10 @@ fn read_args() -> Option<Asked> {
             }
             _ => return None,
         }
+    }
+    // The sins of a seed are drawn from those about moves, or one is named.
+    if asked.sins && asked.options.moves && asked.sin.is_some() {
+        return None;
     }
     if asked.options.trace {
         asked.jobs = 1;

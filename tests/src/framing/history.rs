@@ -12,6 +12,7 @@ use postroad_protocol::cut::{CertifiedCut, Cut, HeaderProof};
 use postroad_protocol::evidence::{Attested, BundleAt, Included, LeafAt, MessageAt, RecipientAt, SliceProof};
 use postroad_protocol::merkle::log::Log;
 use postroad_protocol::message::{Message, common_digest};
+use postroad_protocol::moving::Import;
 use postroad_protocol::receipt::{Fill, Receipt, ReceiptItem};
 use postroad_protocol::record::Record;
 use postroad_protocol::refused::SettledFill;
@@ -225,12 +226,32 @@ impl History {
 
     /// The log that was attested.
     pub(crate) fn log(&self, said: &AttestedLog) -> &[LogLeaf] {
-        self.logs.get(&said.log.root).map_or(&[], |(_, leaves)| leaves)
+        self.leaves_of(&said.log.root)
+    }
+
+    /// The log of this root.
+    pub(crate) fn leaves_of(&self, root: &Digest) -> &[LogLeaf] {
+        self.logs.get(root).map_or(&[], |(_, leaves)| leaves)
+    }
+
+    /// The imports of mailboxes that cuts have settled, with their epochs.
+    pub(crate) fn imports(&self) -> impl Iterator<Item = (u64, &Signed<Import>)> {
+        self.cuts.iter().flat_map(|cut| {
+            cut.body.records.iter().filter_map(|record| match record {
+                Record::Import(signed) => Some((cut.certified.header.epoch, signed)),
+                _ => None,
+            })
+        })
     }
 
     /// An entry of a log that was attested.
     pub(crate) fn leaf(&self, said: &AttestedLog, index: usize) -> Option<LeafAt> {
-        let (log, leaves) = self.logs.get(&said.log.root)?;
+        self.leaf_of(&said.log.root, index)
+    }
+
+    /// An entry of the log of this root.
+    pub(crate) fn leaf_of(&self, root: &Digest, index: usize) -> Option<LeafAt> {
+        let (log, leaves) = self.logs.get(root)?;
         let path = log.inclusion(index as u64, log.size())?;
         Some(LeafAt { index: index as u64, leaf: *leaves.get(index)?, path })
     }

@@ -121,12 +121,15 @@ impl World {
                         self.stats.entries += 1;
                         self.stats.late += u64::from(leaf.is_late());
                         let verdict = self.checks.order.appended(&id, before.as_ref(), &leaf);
-                        self.unless_sinner(node, self.judge(verdict))?;
+                        let is_misled = self.is_misled(me);
+                        if !is_misled {
+                            self.unless_sinner(node, self.judge(verdict))?;
+                        }
                         let verdict = self.checks.order.placed(&id, placed.seq, placed.id);
                         self.judge(verdict)?;
                         // An origin that sins may include a bundle twice.
                         let verdict = self.checks.once.came(&id, &placed);
-                        if !self.checks.sinners.contains(&placed.via) {
+                        if !is_misled && !self.checks.sinners.contains(&placed.via) {
                             self.judge(verdict)?;
                         }
                         let proof = &entry.proof;

@@ -50,19 +50,46 @@ impl World {
             return Ok(());
         }
         let Some(known) = self.directory(me)? else { return Ok(()) };
-        self.order(me, &known);
+        let to = self.destination(&known);
+        self.order(me, &known, to);
         if self.rng.permille(200) {
             // Another one for the same record: one of them comes first.
             self.stats.moves_rivals += 1;
-            self.order(me, &known);
+            let to = self.destination(&known);
+            self.order(me, &known, to);
         }
         Ok(())
     }
 
-    fn order(&mut self, me: usize, known: &MailboxState) {
+    fn destination(&mut self, known: &MailboxState) -> usize {
         let home = self.index_of(&known.home).unwrap_or(0);
-        let to = if self.rng.permille(120) { home } else { self.rng.index(self.nodes.len()) };
-        let patience_ms = *self.rng.pick(&[0, 300, 2_000, 8_000]);
+        match self.sinners.one() {
+            _ if self.rng.permille(120) => home,
+            // Otherwise few would move to them, or from there.
+            Some(sinner) if self.rng.permille(300) => sinner,
+            _ => self.rng.index(self.nodes.len()),
+        }
+    }
+
+    /// Whoever moves on from a home that does nothing goes where nobody sins.
+    fn flee(&mut self, me: usize, known: &MailboxState) {
+        let home = self.index_of(&known.home).unwrap_or(0);
+        let is_stuck = known.moved.as_ref().is_some_and(|moved| moved.import.is_none());
+        if !is_stuck || !self.sinners.denies(home) || !self.clients[me].orders.is_empty() || !self.rng.permille(300) {
+            return;
+        }
+        let honest: Vec<usize> = (0..self.nodes.len()).filter(|node| !self.sinners.is(*node)).collect();
+        let to = *self.rng.pick(&honest);
+        self.order(me, known, to);
+    }
+
+    fn order(&mut self, me: usize, known: &MailboxState, to: usize) {
+        let home = self.index_of(&known.home).unwrap_or(0);
+        let mut patience_ms = *self.rng.pick(&[0, 300, 2_000, 8_000]);
+        if self.sinners.is_any() {
+            // A run with sins ends soon after its faults.
+            patience_ms = patience_ms.min(2_000);
+        }
         let (by_recovery, by_both, overrides) =
             (self.rng.permille(400), self.rng.permille(500), self.rng.permille(300));
         let brings_base = self.rng.permille(500);
@@ -112,6 +139,7 @@ impl World {
             && let Some(known) = self.directory(me)?
         {
             self.settle_in(me, &known)?;
+            self.flee(me, &known);
         }
         let client = &self.clients[me];
         if let Some((session, true)) = client.sessions.get(&client.home).copied()

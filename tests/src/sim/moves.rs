@@ -10,6 +10,7 @@ use postroad_protocol::wire::call::{Question, Reply};
 use postroad_protocol::{MailboxId, NodeId, Refusal, Verified, VerifyError};
 
 use super::calls::Asker;
+use super::node::Running;
 use super::world::{Event, Step, World};
 
 /// How often a question is put off by a node that is behind with the cuts, and for how long.
@@ -18,13 +19,18 @@ const WAITS: (u32, u64) = (8, 100);
 impl World {
     /// Whether the log of a mailbox is at a node.
     pub(super) fn hosts(&self, node: usize, mailbox: &MailboxId) -> bool {
-        !self.moves || self.nodes[node].running.as_ref().is_some_and(|running| running.node.hosts(mailbox))
+        let hosts = |running: &Running| running.node.hosts(mailbox) || running.node.keeps(mailbox);
+        !self.moves || self.nodes[node].running.as_ref().is_some_and(hosts)
     }
 
     /// Whether a client is where it thinks, as far as that node knows.
     pub(super) fn is_here(&self, node: usize, client: usize) -> bool {
         let client = &self.clients[client];
-        let known = self.nodes[node].running.as_ref().and_then(|running| running.node.head().mailbox(&client.id));
+        let running = self.nodes[node].running.as_ref();
+        if running.is_some_and(|running| running.node.keeps(&client.id)) {
+            return true;
+        }
+        let known = running.and_then(|running| running.node.head().mailbox(&client.id));
         let is_here = |known: &MailboxState| {
             known.home == self.ids[node] && (known.since == client.since || client.since == 0 && known.moved.is_none())
         };
@@ -159,6 +165,7 @@ impl World {
                             self.broken("verification", format!("node {of} hands over another log than its own"));
                         self.unless_sinner(of, step)?;
                     }
+                    self.sinners.handed(&handed.page, &self.federation);
                     Answered::Page(Box::new(handed))
                 }
                 Err(error) => {
@@ -194,6 +201,10 @@ impl World {
                 let reason = "it lives elsewhere".into();
                 self.reply(asker, &Reply::Refused(Refusal::NotAllowed { reason }));
             }
+            return Ok(());
+        }
+        if node != to && self.nodes[to].running.as_ref().is_some_and(|running| running.node.withholds_from(&mailbox)) {
+            self.reply(asker, &Reply::Refused(Refusal::NotReady));
             return Ok(());
         }
         let disk = self.nodes[to].disk()?;

@@ -174,7 +174,10 @@ impl World {
                     self.mend_extract(node, mailbox, *slice);
                     return Ok(());
                 }
-                Err(error) => return self.broken("serve", format!("node {node} cannot serve {mailbox:?}: {error}")),
+                Err(error) => {
+                    let step = self.broken("serve", format!("node {node} cannot serve {mailbox:?}: {error}"));
+                    return self.unless_sinner(node, step);
+                }
             };
             if served.is_empty() {
                 break;
@@ -182,7 +185,8 @@ impl World {
             for item in served {
                 let message = match item {
                     Served::Elsewhere(from) => {
-                        return self.broken("serve", format!("node {node} has {mailbox:?} from {from} on only"));
+                        let step = self.broken("serve", format!("node {node} has {mailbox:?} from {from} on only"));
+                        return self.unless_sinner(node, step);
                     }
                     Served::Cut(cut) => ToClient::Cut(*cut),
                     Served::Expired(expired) => {

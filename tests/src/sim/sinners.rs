@@ -10,10 +10,12 @@ use postroad_engine::tables::SLICES;
 use postroad_protocol::attestation::MailboxAttestation;
 use postroad_protocol::batch::Header;
 use postroad_protocol::codec::decode;
+use postroad_protocol::cut::Cut;
 use postroad_protocol::evidence::{Claim, Fault};
+use postroad_protocol::moving::{Handoff, HandoffPage};
 use postroad_protocol::slice::SliceBody;
 use postroad_protocol::wire::mail::SliceParcel;
-use postroad_protocol::{Digest, MailboxId, NodeId, Signed};
+use postroad_protocol::{Digest, Federation, MailboxId, NodeId, Signed};
 use postroad_store::Read;
 
 use super::Options;
@@ -21,8 +23,13 @@ use super::harvest::{Harvest, Story};
 use super::rng::Rng;
 use super::world::{Step, World};
 
-/// How long a run goes on after its faults.
-const AFTERMATH_MS: u64 = 8_000;
+/// How long a run goes on after its faults; and where mailboxes move, until the last move is over.
+const AFTERMATH_MS: [u64; 2] = [8_000, 12_000];
+/// Within so much of the cuts' time a move to an honest home is over, where nothing breaks any more.
+const MOVED_WITHIN_MS: u64 = 8_000;
+
+/// Sins after which the sinner's own logs are what they should be, and so are those that continue them.
+const HARMLESS: [Sin; 4] = [Sin::FalseHandoff, Sin::WithholdHandoff, Sin::FalseHome, Sin::DenyAcceptance];
 
 /// A sin that was committed.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +49,8 @@ pub(crate) struct Sinners {
     pub(crate) faces: BTreeMap<Digest, Signed<Header>>,
     /// Attestations that arrived at the owner of a mailbox.
     pub(crate) shown: BTreeMap<Digest, MailboxAttestation>,
+    /// Handoffs that arrived at a new home, each with the attestation that came with it.
+    pub(crate) handoffs: BTreeMap<Digest, (Signed<Handoff>, MailboxAttestation)>,
     /// Slices that somebody fetched and that do not hold.
     pub(crate) bent: Vec<SliceParcel>,
     /// Slices of sinners, as their holders hand them out.
@@ -60,14 +69,18 @@ pub(crate) struct Sinful {
     pub(crate) sinners: Sinners,
 }
 
-/// One sinner or two, how, and then everything else follows from `seed`.
-pub(crate) fn sin(seed: u64, cheats: &[Cheat], trace: bool) -> Sinful {
+/// One sinner or two, how, whether owners move, and then everything else follows from `seed`.
+pub(crate) fn sin(seed: u64, cheats: &[Cheat], moves: bool, trace: bool) -> Sinful {
     let story = Story { keys: seed, seed, name: "simulated", retention_ms: 1 << 40, quota: 1 << 20, careless: false };
-    let mut world = World::told(seed, &Options { trace, ..Options::default() }, Some(&story));
+    let mut world = World::told(seed, &Options { trace, moves, ..Options::default() }, Some(&story));
     world.sinners.choose(&world.ids, cheats, &mut Rng::new(!seed));
     world.checks.sinners = world.sinners.keys.keys().copied().collect();
-    let end = world.heals_at + AFTERMATH_MS;
-    let violation = world.run_until(end).or_else(|| world.finish_in_part().err());
+    let lies = |(node, cheat): (&NodeId, &Cheat)| (!HARMLESS.contains(&cheat.sin)).then_some(*node);
+    world.checks.liars = world.sinners.keys.iter().filter_map(lies).collect();
+    let end = world.heals_at + AFTERMATH_MS[usize::from(moves)];
+    let violation = world.run_until(end);
+    world.tell_ends();
+    let violation = violation.or_else(|| world.finish_in_part().err());
     let mut sinners = std::mem::take(&mut world.sinners);
     sinners.restored = world.nodes.iter().filter(|node| node.restored).map(|node| node.id).collect();
     let withholds = |node: &NodeId| sinners.keys.get(node).is_some_and(|cheat| cheat.sin == Sin::Withhold);
@@ -105,6 +118,29 @@ impl Sinners {
         self.cheats.contains_key(&node)
     }
 
+    /// Whether anybody is.
+    pub(super) fn is_any(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// One of them, if there are any.
+    pub(super) fn one(&self) -> Option<usize> {
+        self.cheats.keys().next().copied()
+    }
+
+    /// Whether a node may act as if it had not signed a switch.
+    pub(super) fn denies(&self, node: usize) -> bool {
+        self.cheat(node).is_some_and(|cheat| cheat.sin == Sin::DenyAcceptance)
+    }
+
+    /// A page of a log arrived at a new home.
+    pub(super) fn handed(&mut self, page: &HandoffPage, federation: &Federation) {
+        if self.is_any() {
+            let HandoffPage { handoff, attested, .. } = page;
+            self.handoffs.insert(handoff.digest(federation), (handoff.clone(), attested.clone()));
+        }
+    }
+
     /// Whether somebody commits this sin.
     fn any(&self, sins: &[Sin]) -> bool {
         self.cheats.values().any(|cheat| sins.contains(&cheat.sin))
@@ -125,11 +161,19 @@ impl World {
 
     /// What a client was shown does not hold. Its home is to blame, or the origin of a bundle that its sender never signed.
     pub(super) fn wrong(&mut self, client: usize, node: usize, what: String) -> Step {
-        if self.sinners.is(node) || self.sinners.any(&[Sin::Forge]) {
+        if self.sinners.is(node) || self.sinners.any(&[Sin::Forge]) || self.is_misled(client) {
             self.sinners.wronged.insert(self.clients[client].id);
             return Ok(());
         }
         self.broken("verification", format!("client {client} of node {node}: {what}"))
+    }
+
+    /// Whether a client's mailbox has lived where logs are not what they should be.
+    pub(super) fn is_misled(&self, client: usize) -> bool {
+        let liars = &self.checks.liars;
+        let known = self.checks.chains.state().mailbox(&self.clients[client].id).filter(|_| !liars.is_empty());
+        let spans = known.iter().filter_map(|known| known.moved.as_ref()).flat_map(|moved| &moved.spans);
+        spans.map(|span| span.node).chain(known.map(|known| known.home)).any(|node| liars.contains(&node))
     }
 
     /// A slice that was fetched does not hold.
@@ -152,6 +196,23 @@ impl World {
         Ok(())
     }
 
+    /// A trace tells how far everybody has come.
+    fn tell_ends(&mut self) {
+        for (at, client) in self.clients.iter().enumerate() {
+            let (since, has, home) = (client.since, client.log.next_index(), client.home);
+            let there = self.checks.logs.present(&client.id).map_or(0, |there| there.log().len());
+            let imported = self.checks.chains.state().mailbox(&client.id).and_then(|known| known.moved.as_ref());
+            let imported =
+                imported.map(|moved| moved.import.as_ref().map(|import| (import.epoch, import.missing.len())));
+            let misled = self.is_misled(at);
+            self.trace.say(
+                self.now,
+                home,
+                &format!("client {at} here since {since} has {has} of {there} entries, imported {imported:?}, misled {misled}"),
+            );
+        }
+    }
+
     /// What must hold among the honest, though not everything has come where it belongs.
     fn finish_in_part(&self) -> Step {
         for at in (0..self.nodes.len()).filter(|at| !self.sinners.is(*at)) {
@@ -161,15 +222,67 @@ impl World {
             let verdict = self.checks.logs.on_disk(at, self.nodes[at].id, &disk);
             self.judge(verdict)?;
         }
-        let honest: BTreeSet<MailboxId> = (self.clients.iter())
-            .filter(|client| !self.sinners.is(client.home) && !self.sinners.wronged.contains(&client.id))
-            .map(|client| client.id)
-            .collect();
+        self.moved_on()?;
+        let is_unharmed = |at: &usize| {
+            let client = &self.clients[*at];
+            !self.sinners.is(client.home) && !self.sinners.wronged.contains(&client.id) && !self.is_misled(*at)
+        };
+        let honest = (0..self.clients.len()).filter(is_unharmed).filter(|at| self.is_settled(*at));
+        let honest: BTreeSet<MailboxId> = honest.map(|at| self.clients[at].id).collect();
         self.judge(self.checks.oracle.finish_in_part(&honest))?;
         // A custodian that sins may be the only one who has a slice.
         if !self.sinners.any(&[Sin::Withhold, Sin::Lose]) {
             let verdict = self.checks.once.finish_among(&honest, &self.checks.sinners);
             self.judge(verdict)?;
+        }
+        Ok(())
+    }
+
+    /// How long ago a cut was made, by the cuts' own time.
+    fn since_cut_ms(&self, epoch: u64) -> u64 {
+        let cuts = self.gathered.as_ref().map_or(&[][..], |gathered| &gathered.cuts);
+        let age_ms = |cut: &Cut| cut.certified.header.age_ms;
+        let then = epoch.checked_sub(1).and_then(|at| cuts.get(at as usize)).map_or(0, age_ms);
+        cuts.last().map_or(0, age_ms) - then
+    }
+
+    /// Whether a mailbox has been at its home for long enough that everything has come, and its owner knows where it is.
+    fn is_settled(&self, client: usize) -> bool {
+        let client = &self.clients[client];
+        let known = self.checks.chains.state().mailbox(&client.id);
+        known.is_some_and(|known| {
+            let Some(moved) = &known.moved else { return true };
+            moved.import.as_ref().is_some_and(|import| import.missing.is_empty())
+                && known.since == client.since
+                && self.since_cut_ms(known.since) >= MOVED_WITHIN_MS
+        })
+    }
+
+    /// A mailbox that has left a sinner, or has come from one, is taken over by its honest home: with everything that
+    /// nobody but a sinner has to hand out.
+    fn moved_on(&self) -> Step {
+        let was_set_back = self.nodes.iter().any(|node| node.restored);
+        let state = self.checks.chains.state();
+        for (at, client) in self.clients.iter().enumerate() {
+            let Some(known) = state.mailbox(&client.id) else { continue };
+            let Some(moved) = &known.moved else { continue };
+            let is_honest = self.index_of(&known.home).is_some_and(|home| !self.sinners.is(home));
+            if !is_honest || was_set_back || self.since_cut_ms(known.since) < MOVED_WITHIN_MS {
+                continue;
+            }
+            let missing = moved.import.as_ref().map(|import| {
+                let mut missing = import.missing.iter();
+                missing.find(|missing| !self.sinners.keys.contains_key(&missing.origin))
+            });
+            match missing {
+                Some(None) => {}
+                Some(Some(missing)) => {
+                    return self.broken("moves", format!("nobody hands {missing:?} out to the home of client {at}"));
+                }
+                None => {
+                    return self.broken("moves", format!("client {at} came to an honest home that imports nothing"));
+                }
+            }
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use postroad_protocol::attestation::AttestedLog;
 use postroad_protocol::batch::bundle_leaf;
 use postroad_protocol::evidence::{
     BadSlice, Claim, ClaimError, Drop, EarlyExpiry, Entry, Equivocation, Evidence, Forgery, LogGap, Loss, Misordering,
@@ -16,6 +17,8 @@ use postroad_protocol::{Digest, MailboxId, NodeId, Seq};
 
 use crate::framing::history::{Batch, History, View};
 use crate::sim::Sinners;
+
+mod moving;
 
 /// What was proven, and what was claimed in vain.
 pub(super) struct Court<'a> {
@@ -42,6 +45,7 @@ impl<'a> Court<'a> {
         }
         court.split_views();
         court.losses();
+        court.moves();
         for claim in &sinners.accusations {
             court.hear(claim.clone(), h.last_epoch());
         }
@@ -231,6 +235,10 @@ impl<'a> Court<'a> {
         let leaves = h.log(said);
         let known: BTreeSet<Seq> = leaves.iter().map(|leaf| leaf.seq).collect();
         let mut claims = Vec::new();
+        let from = moving::inherited(h, mailbox, &node, complete) as usize;
+        if leaves.len() < from {
+            return claims;
+        }
         for batch in h.batches.iter().chain(&h.bent) {
             let (Some((epoch, position)), Some(at)) = (batch.place, batch.slice_for(&node)) else { continue };
             let Some(slice) = self.slice(batch, at, mailbox) else { continue };
@@ -250,8 +258,6 @@ impl<'a> Court<'a> {
                     continue;
                 }
                 let order = (settled, settled == epoch, seq);
-                let next = leaves.partition_point(|leaf| leaf.order() < order);
-                let before = next.checked_sub(1).and_then(|at| h.leaf(said, at));
                 let Some(home) = h.home(mailbox, complete) else { continue };
                 let state = &h.states[complete as usize];
                 claims.push(Claim::Drop(Box::new(Drop {
@@ -263,7 +269,7 @@ impl<'a> Court<'a> {
                     leaf: leaf as u32,
                     attested: view.of(mailbox),
                     anchor: anchor.clone(),
-                    gap: LogGap { before, after: h.leaf(said, next) },
+                    gap: gap(h, said, from, order),
                     home,
                     lost: state.lost(&key).copied(),
                     lost_path: state.prove_lost(&key),
@@ -324,6 +330,13 @@ impl<'a> Court<'a> {
             self.hear(Claim::Loss(Box::new(Loss { lost, cut, owed, path, parts })), *epoch);
         }
     }
+}
+
+/// The entries of a log, from index `from` on, between which one would stand.
+fn gap(h: &History, said: &AttestedLog, from: usize, order: (u64, bool, Seq)) -> LogGap {
+    let next = from + h.log(said)[from..].partition_point(|leaf| leaf.order() < order);
+    let before = next.checked_sub(1).and_then(|at| h.leaf(said, at));
+    LogGap { before, after: h.leaf(said, next) }
 }
 
 /// The leaves of a slice as its body says them, its paths to the messages not followed.

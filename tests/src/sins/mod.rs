@@ -11,12 +11,14 @@ mod report;
 use std::collections::BTreeMap;
 
 use postroad_engine::cheat::{Cheat, Sin, When};
+use postroad_protocol::attestation::MailboxAttestation;
 use postroad_protocol::challenge::Lost;
 use postroad_protocol::evidence::{Claim, Fault, Verdict};
+use postroad_protocol::moving::Handoff;
 use postroad_protocol::state::PendingKey;
-use postroad_protocol::{NodeId, Signed};
+use postroad_protocol::{MailboxId, NodeId, Signed};
 
-use crate::framing::history::History;
+use crate::framing::history::{History, View};
 use crate::framing::near::Prosecutor;
 use crate::sim::rng::Rng;
 use crate::sim::{Sinful, Sinners, sin};
@@ -30,7 +32,7 @@ const NEAR_MISSES: usize = 60;
 const TWO_OF_1000: u64 = 400;
 
 /// What two sinners do together.
-const PAIRS: [(Sin, Sin); 8] = [
+const PAIRS: [(Sin, Sin); 12] = [
     (Sin::Omit, Sin::MuteReceipts),
     (Sin::BadSlice, Sin::Withhold),
     (Sin::Drop, Sin::Withhold),
@@ -39,6 +41,10 @@ const PAIRS: [(Sin, Sin); 8] = [
     (Sin::Forge, Sin::Alter),
     (Sin::Lose, Sin::Withhold),
     (Sin::SplitView, Sin::MuteAttestations),
+    (Sin::FalseHandoff, Sin::FalseImport),
+    (Sin::FalseHome, Sin::ImportDrop),
+    (Sin::WithholdHandoff, Sin::FalseImport),
+    (Sin::WithholdHandoff, Sin::DenyAcceptance),
 ];
 
 /// The fault that a sin is proven as; none where it leaves no contradiction behind.
@@ -54,7 +60,12 @@ pub fn fault_of(sin: Sin) -> Option<Fault> {
         Sin::Misorder => Some(Fault::Misordering),
         Sin::Equivocate => Some(Fault::Equivocation),
         Sin::Lose => Some(Fault::Loss),
+        Sin::FalseHandoff => Some(Fault::FalseHandoff),
+        Sin::FalseHome => Some(Fault::FalseHome),
+        Sin::FalseImport => Some(Fault::FalseImport),
+        Sin::ImportDrop => Some(Fault::Drop),
         Sin::MuteReceipts | Sin::MuteAttestations | Sin::Withhold => None,
+        Sin::WithholdHandoff | Sin::DenyAcceptance => None,
     }
 }
 
@@ -93,27 +104,35 @@ pub struct Outcome {
 }
 
 /// Who sins in a seed, and how.
-fn cheats(seed: u64, only: Option<Sin>) -> Vec<Cheat> {
+fn cheats(seed: u64, only: Option<Sin>, moves: bool) -> Vec<Cheat> {
     let mut rng = Rng::new(seed ^ 0x5149_5350);
-    let pair = *rng.pick(&PAIRS);
-    let alone = *rng.pick(&Sin::ALL);
+    let is_meant = |sin: &Sin| !moves || sin.is_about_moves();
+    let pairs: Vec<(Sin, Sin)> = PAIRS.into_iter().filter(|(one, _)| is_meant(one)).collect();
+    let all: Vec<Sin> = Sin::ALL.into_iter().filter(is_meant).collect();
+    let (pair, alone) = (*rng.pick(&pairs), *rng.pick(&all));
     let sins = match (only, rng.permille(TWO_OF_1000)) {
         (Some(sin), _) => vec![sin],
         (None, true) => vec![pair.0, pair.1],
         (None, false) => vec![alone],
     };
-    let when = |rng: &mut Rng| match rng.below(3) {
-        0 => When::Only(rng.within(1..=6)),
-        1 => When::Every(rng.within(2..=5)),
-        _ => When::Always,
+    let when = |sin: Sin, rng: &mut Rng| {
+        // A mailbox moves a few times in a run.
+        let many = if sin.is_about_moves() { 2 } else { 6 };
+        match rng.below(3) {
+            0 => When::Only(rng.within(1..=many)),
+            1 => When::Every(rng.within(2..=many.min(5))),
+            _ => When::Always,
+        }
     };
-    sins.into_iter().map(|sin| Cheat { sin, when: when(&mut rng) }).collect()
+    sins.into_iter().map(|sin| Cheat { sin, when: when(sin, &mut rng) }).collect()
 }
 
-/// Runs one seed; with `only`, one node commits this sin.
-pub fn run(seed: u64, only: Option<Sin>, trace: bool) -> Outcome {
-    let cheats = cheats(seed, only);
-    let Sinful { harvest, sinners } = sin(seed, &cheats, trace);
+/// Runs one seed; with `only`, one node commits this sin; with `moves`, sins are about moves. Owners move their mailboxes
+/// where a sin is about that.
+pub fn run(seed: u64, only: Option<Sin>, moves: bool, trace: bool) -> Outcome {
+    let cheats = cheats(seed, only, moves);
+    let moves = cheats.iter().any(|cheat| cheat.sin.is_about_moves());
+    let Sinful { harvest, sinners } = sin(seed, &cheats, moves, trace);
     let violation = harvest.violation.as_ref().map(ToString::to_string);
     let history = History::told(harvest);
     let court = Court::held(&history, &sinners);
@@ -237,6 +256,61 @@ fn excuse(node: NodeId, cheat: Cheat, epoch: u64, history: &History, sinners: &S
                 Some(_) => (!words.any(is_owed)).then_some("filled meanwhile"),
             }
         }
+        Sin::FalseHandoff => {
+            let said = |(handoff, attested): &(Signed<Handoff>, MailboxAttestation)| {
+                handoff.body.node == node && handoff.body.log != attested.log.log
+            };
+            (!sinners.handoffs.values().any(said)).then_some("handed to nobody")
+        }
+        Sin::FalseHome => {
+            let names = |view: &View| {
+                let body = &view.said.attestation.body;
+                let home = |mailbox| history.states.get(body.epoch as usize).and_then(|state| state.home(mailbox));
+                body.node == node && view.said.map.iter().any(|(mailbox, _)| home(mailbox) != Some(node))
+            };
+            (!history.views.iter().any(names)).then_some("not attested")
+        }
+        Sin::FalseImport => (!imports_falsely(&node, history)).then_some("not said"),
+        Sin::ImportDrop => {
+            let closed = history.imports().filter(|(of, import)| *of == epoch && import.body.home == node);
+            let mut closed = closed.map(|(_, import)| import.body.mailbox);
+            let is_shown = |mailbox: MailboxId| {
+                let lives_there = |epoch: u64| {
+                    let known = history.states.get(epoch as usize).and_then(|state| state.mailbox(&mailbox));
+                    known.is_some_and(|known| known.home == node && known.since < epoch)
+                };
+                history.anchored.iter().filter(own).map(|view| &history.views[*view]).any(|view| {
+                    let said = view.said.map.get(&mailbox).is_some_and(|said| !history.log(said).is_empty());
+                    let anchor = view.anchor.as_ref().map_or(0, |anchor| anchor.cut.header.epoch);
+                    view.said.attestation.body.epoch >= epoch && lives_there(anchor) && said
+                })
+            };
+            if closed.all(is_shown) { restored } else { Some("not attested") }
+        }
         Sin::MuteReceipts | Sin::MuteAttestations | Sin::Withhold => None,
+        Sin::WithholdHandoff | Sin::DenyAcceptance => None,
     }
+}
+
+/// Whether a node has said that it continues a log that was not attested so, or attested one that does not continue what
+/// it said that it continues.
+fn imports_falsely(node: &NodeId, history: &History) -> bool {
+    history.imports().filter(|(_, import)| import.body.home == *node).any(|(epoch, import)| {
+        let (mailbox, Some(base)) = (import.body.mailbox, import.body.base) else { return false };
+        let log = |view: &View| view.said.map.get(&mailbox).map(|said| said.log);
+        let is_base = |view: &&View| view.said.attestation.digest(&history.federation) == base.attestation.digest;
+        let is_false = history.views.iter().find(is_base).is_some_and(|view| log(view) != Some(base.log));
+        let ends = |epoch: u64| {
+            let known = history.states.get(epoch as usize).and_then(|state| state.mailbox(&mailbox));
+            known.is_none_or(|known| known.home != *node)
+        };
+        is_false
+            || history.views.iter().any(|view| {
+                let body = &view.said.attestation.body;
+                let Some(log) = log(view).filter(|_| body.node == *node && body.epoch >= epoch) else { return false };
+                let is_known = base.log.size > log.size || !history.leaves_of(&log.root).is_empty();
+                let continues = history.leaves_of(&log.root).starts_with(history.leaves_of(&base.log.root));
+                is_known && !(epoch..=body.epoch).any(ends) && (base.log.size > log.size || !continues)
+            })
+    })
 }

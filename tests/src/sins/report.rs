@@ -60,10 +60,11 @@ impl Report {
         }
     }
 
-    /// Sins that can be proven and never were, in as many seeds as that takes.
-    pub fn never(&self) -> Vec<Sin> {
+    /// Sins that can be proven and never were, in as many seeds as that takes; with `moves`, of those about moves.
+    pub fn never(&self, moves: bool) -> Vec<Sin> {
         let is_proven = |sin: &Sin| self.rows.iter().any(|((other, _), row)| other == sin && row.proven.0 > 0);
-        let all = Sin::ALL.into_iter().filter(|sin| fault_of(*sin).is_some());
+        let is_meant = |sin: &Sin| fault_of(*sin).is_some() && (!moves || sin.is_about_moves());
+        let all = Sin::ALL.into_iter().filter(is_meant);
         if self.seeds < ENOUGH { Vec::new() } else { all.filter(|sin| !is_proven(sin)).collect() }
     }
 }

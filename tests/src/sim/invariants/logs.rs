@@ -28,7 +28,7 @@ pub(in crate::sim) struct Logs {
     residences: Residences,
     /// Slices that are ordered and not filled, by destination and header.
     pending: BTreeMap<(NodeId, Digest), Leaves>,
-    /// Mailboxes that an origin may have left out: their logs are not known.
+    /// Mailboxes that an origin may have left out, or that a liar had: their logs are not known.
     doubtful: BTreeSet<MailboxId>,
 }
 
@@ -39,12 +39,16 @@ impl Logs {
         cut: &Cut,
         state: &State,
         bundles: impl Fn(&Digest) -> Option<&'b [Bundle]>,
-        sinners: &BTreeSet<NodeId>,
+        (sinners, liars): (&BTreeSet<NodeId>, &BTreeSet<NodeId>),
         federation: &Federation,
     ) -> Verdict {
         let epoch = cut.certified.header.epoch;
         self.epoch = epoch;
         self.residences.begin(epoch, state);
+        if !liars.is_empty() {
+            let at_liars = self.residences.last().filter(|(_, residence)| liars.contains(&residence.node));
+            self.doubtful.extend(at_liars.map(|(mailbox, _)| *mailbox));
+        }
         for fill in &cut.body.fills {
             let destination = fill.item.destination;
             let leaves = self.pending.remove(&(destination, fill.item.header));
@@ -92,7 +96,7 @@ impl Logs {
             }
         }
         let doubtful = &self.doubtful;
-        self.residences.end(cut, state, |mailbox, home| doubtful.contains(mailbox) || sinners.contains(home))
+        self.residences.end(cut, state, |mailbox| doubtful.contains(mailbox))
     }
 
     /// What is in a header, by the homes that its recipients had in its routing epoch.

@@ -75,6 +75,8 @@ pub(super) struct Checks {
     pub(super) no_blame: no_blame::NoBlame,
     /// Who cheats: what such a node does wrong to its own is not looked at.
     pub(super) sinners: BTreeSet<NodeId>,
+    /// Those of them whose logs are not what they should be: neither are those that continue them.
+    pub(super) liars: BTreeSet<NodeId>,
 }
 
 impl Checks {
@@ -91,6 +93,7 @@ impl Checks {
             in_time: Default::default(),
             no_blame: Default::default(),
             sinners: BTreeSet::new(),
+            liars: BTreeSet::new(),
         }
     }
 
@@ -101,7 +104,8 @@ impl Checks {
         self.custody.ordered(cut, federation)?;
         self.no_blame.ordered(cut, |header| self.oracle.bundles(header), &self.sinners, federation)?;
         let state = self.chains.state();
-        self.logs.ordered(cut, state, |header| self.oracle.bundles(header), &self.sinners, federation)?;
+        let (sinners, liars) = (&self.sinners, &self.liars);
+        self.logs.ordered(cut, state, |header| self.oracle.bundles(header), (sinners, liars), federation)?;
         self.attestations.ordered(&self.logs, federation)?;
         self.in_time.ordered(cut, &self.attestations)
     }

@@ -170,12 +170,12 @@ impl Residences {
         &mut self,
         cut: &Cut,
         state: &State,
-        is_doubtful: impl Fn(&MailboxId, &NodeId) -> bool,
+        is_doubtful: impl Fn(&MailboxId) -> bool,
     ) -> Verdict {
         let epoch = cut.certified.header.epoch;
         for record in &cut.body.records {
             if let Record::Import(signed) = record
-                && !is_doubtful(&signed.body.mailbox, &signed.body.home)
+                && !is_doubtful(&signed.body.mailbox)
             {
                 self.import(epoch, &signed.body, state)?;
             }
