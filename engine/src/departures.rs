@@ -26,6 +26,9 @@ pub struct Departure {
     /// The last final attestation of this node that names the mailbox, if there is one.
     #[n(1)]
     pub attested: Option<Box<MailboxAttestation>>,
+    /// Whether it is being forgotten, in several rounds perhaps: what is left is handed over to nobody.
+    #[n(2)]
+    pub is_forgotten: bool,
 }
 
 /// The mailbox has left with the cut of epoch `until`, up to which this node's logs have come. What `last_final` says of
@@ -33,7 +36,7 @@ pub struct Departure {
 pub fn left(mailbox: &MailboxId, until: u64, last_final: Option<&AttestedView>) -> Write {
     let before = last_final.filter(|view| view.attestation.body.epoch < until);
     let attested = before.and_then(|view| view.of(mailbox)).map(Box::new);
-    tables::put(DEPARTURES, mailbox.0, &Departure { until, attested })
+    tables::put(DEPARTURES, mailbox.0, &Departure { until, attested, is_forgotten: false })
 }
 
 /// The final attestation of a mailbox's log up to which the node `me` hands that over.
@@ -59,8 +62,8 @@ pub fn attested(
     }
     let Some(until) = left_at(known, me) else { return Ok(Err(Refusal::NotHere { home: known.home })) };
     let departure: Option<Departure> = tables::get(store, DEPARTURES, &mailbox.0)?;
-    if let Some(departure) = departure.filter(|departure| departure.until == until) {
-        return Ok(departure.attested.ok_or_else(none));
+    if let Some(departure) = departure.filter(|departure| departure.until == until || departure.is_forgotten) {
+        return Ok(departure.attested.filter(|_| !departure.is_forgotten).ok_or_else(none));
     }
     if is_finished(known, routing_window_epochs) {
         return Ok(Err(none()));
@@ -118,14 +121,21 @@ impl Forgetting {
         for key in rows {
             let mailbox = key.first_chunk().map(|bytes| MailboxId::from(*bytes));
             let known = mailbox.and_then(|mailbox| head.mailbox(&mailbox));
-            let may_forget =
-                known.is_some_and(|known| known.home != *me && is_safe(known, head, routing_window_epochs));
+            let departure: Option<Departure> = tables::get(store, DEPARTURES, &key)?;
+            // What has begun is ended, also where the mailbox has moved on in between.
+            let has_begun = departure.as_ref().is_some_and(|departure| departure.is_forgotten);
+            let may_forget = known
+                .is_some_and(|known| known.home != *me && (has_begun || is_safe(known, head, routing_window_epochs)));
             // Who says that the log begins anew has not taken over what is here.
             let import = known.and_then(|known| known.moved.as_ref()?.import.as_ref());
-            let departure: Option<Departure> = tables::get(store, DEPARTURES, &key)?;
             let is_needed = import.is_some_and(|import| import.base.is_none())
-                && departure.is_some_and(|departure| departure.attested.is_some());
+                && departure.as_ref().is_some_and(|departure| departure.attested.is_some());
             if may_forget && !is_needed && store.get(ARRIVALS, &key)?.is_none() {
+                if let Some(departure) = departure.filter(|_| !has_begun) {
+                    let row = Departure { attested: None, is_forgotten: true, ..departure };
+                    writes.push(tables::put(DEPARTURES, &key[..], &row));
+                    writes.push(tables::delete(EDGES, &key[..]));
+                }
                 forget(&key, store, &mut writes)?;
                 if writes.len() >= MAX_FORGOTTEN {
                     // It goes on with this one.

@@ -42,6 +42,8 @@ pub(super) struct Building {
     progress: Option<Time>,
     /// Former homes that were asked in vain.
     skipped: Vec<NodeId>,
+    /// What this node itself, as a former home, has attested last of this log.
+    own: Option<Box<MailboxAttestation>>,
     /// Whether this node's own rows were looked through for the log that the state says it continues.
     looked_here: bool,
     /// The first entries, which this node itself, as a former home, may have to hand over as long as the mailbox does not
@@ -92,6 +94,7 @@ impl Building {
         if let Some(attested) = attested
             && building.fits(&attested)
         {
+            building.own = Some(attested.clone());
             building.whole = Some(attested);
         }
         Ok(building)
@@ -334,12 +337,18 @@ impl Arrivals {
         let owner = owner.filter(|base| fits(Some(base)));
         // What is handed over is never less than what the owner has seen attested.
         let place = |base: &Base| (moved.base_span(Some(base)), base.attestation.epoch);
-        let handed = handed.filter(|base| owner.as_ref().is_none_or(|owner| place(base) >= place(owner)));
+        let is_best = |base: &Base| owner.as_ref().is_none_or(|owner| place(base) >= place(owner));
+        let handed = handed.filter(is_best);
         if let Some(base) = handed.filter(|_| building.fresh) {
             self.finish(mailbox, arriving, Some(base), true, steps);
             return Ok(());
         }
-        for span in moved.spans.iter().rev().filter(|span| span.complete.is_some() && span.node != self.me) {
+        let own = building.own.as_ref().map(|attested| attested.base(&self.federation));
+        let own = own.filter(|base| fits(Some(base)) && building.begins_with(&base.log));
+        // What a home before that one has attested says less.
+        let least = [&handed, &own, &owner].into_iter().flatten().filter_map(|base| moved.base_span(Some(base))).max();
+        let spans = moved.spans.iter().skip(least.unwrap_or(0)).rev();
+        for span in spans.filter(|span| span.complete.is_some() && span.node != self.me) {
             if patience_ms == 0 || building.gave_up(&span.node) {
                 continue;
             }
@@ -356,7 +365,7 @@ impl Arrivals {
             building.ask(&span.node, mailbox, None, around.now, &mut steps.outputs);
             return Ok(());
         }
-        if let Some(base) = handed {
+        if let Some(base) = [handed, own].into_iter().flatten().filter(is_best).max_by_key(place) {
             self.finish(mailbox, arriving, Some(base), true, steps);
             return Ok(());
         }

@@ -220,7 +220,7 @@ mod tests {
         lives(11, me, Some(other));
         lives(12, other, None);
         let store = Store::memory(&tables::ALL).snapshot().expect("a snapshot");
-        let outbox = Outbox::open(&key(1), &federation, &BTreeMap::new(), |_| false, &store).expect("no rows");
+        let outbox = Outbox::open(&key(1), &federation, &BTreeMap::new(), |_, _| false, &store).expect("no rows");
         let holds = holds(&outbox, &head, me);
         assert_eq!(holds(&id(10)), Some(Load::default()), "it has left");
         assert_eq!(holds(&id(11)), Some(Load::default()), "its log is still coming");

@@ -31,7 +31,8 @@ fn scene(cheat: &str) -> Scene {
     let owner = SecretKey::from_seed([2; 32]);
     let store = Store::memory(&tables::ALL);
     let snapshot = store.snapshot().expect("memory can be read");
-    let mut outbox = Outbox::open(&home, &federation, &BTreeMap::new(), |_| false, &snapshot).expect("an empty store");
+    let mut outbox =
+        Outbox::open(&home, &federation, &BTreeMap::new(), |_, _| false, &snapshot).expect("an empty store");
     outbox.tempt(Temptation::of(cheat.parse().expect("a cheat")), &snapshot).expect("an empty store");
     outbox.host(owner.public(), 1);
     outbox.start(1, 0);
@@ -131,7 +132,7 @@ fn an_entry_that_is_held_back_is_not_forgotten_by_a_restart() {
     transaction.commit().expect("memory");
     let snapshot = scene.store.snapshot().expect("memory can be read");
     let residents = BTreeMap::from([(scene.owner.public(), 1)]);
-    let mut again = Outbox::open(&scene.home, &scene.federation, &residents, |_| false, &snapshot).expect("a store");
+    let mut again = Outbox::open(&scene.home, &scene.federation, &residents, |_, _| false, &snapshot).expect("a store");
     again.tempt(Temptation::of("wrong-order".parse().expect("a cheat")), &snapshot).expect("a store");
     assert_eq!(again.cheat.held_back, Some((scene.owner.public(), row, 0)));
 }

@@ -65,7 +65,7 @@ pub(crate) fn moving(rows: &Rows) -> Vec<Write> {
             },
         ),
         put(WAITING, mailbox_key(&mailbox, 1), &row),
-        put(DEPARTURES, mailbox.0, &Departure { until: 1, attested: None }),
+        put(DEPARTURES, mailbox.0, &Departure { until: 1, attested: None, is_forgotten: false }),
     ]
 }
 
