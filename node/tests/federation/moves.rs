@@ -263,7 +263,7 @@ fn a_move_is_called_off_and_what_was_signed_for_it_never_settles() {
 
 #[test]
 fn whom_an_owner_blocks_stays_blocked_where_the_mailbox_moves() {
-    let mut net = Net::start(3);
+    let net = Net::start(3);
     let (pest, owner) = (net.mailbox("pest", 1), net.mailbox("owner", 2));
     let blocked = run(&["mailbox", "block", "--mailbox", text(&owner.dir), &pest.address]);
     assert_eq!(blocked.code, 0, "{blocked:?}");
