@@ -417,9 +417,8 @@ impl Receiver {
         self.awaits_arrival = false;
         while let Some(Due { epoch, left, owed, imports }) = self.owed.front() {
             // This node has signed imports for nothing that is not here; but its disk may have been set back.
-            let is_over = |mailbox: &MailboxId, since| {
-                self.owed.iter().any(|due| due.left.iter().any(|left| *left == (*mailbox, since)))
-            };
+            let is_over =
+                |mailbox: &MailboxId, since| self.owed.iter().any(|due| due.left.contains(&(*mailbox, since)));
             let imports = outbox.importing(imports, *epoch, is_over).filter(|all| arrivals.is_ready(*epoch, all));
             let Some(imports) = imports else {
                 self.awaits_arrival = true;
