@@ -89,7 +89,7 @@ fn is_finished(known: &MailboxState, routing_window_epochs: u64) -> bool {
 }
 
 /// Whether the new home has the whole log and has attested it, finally: another one can continue that from now on.
-fn is_safe(known: &MailboxState, head: &State, routing_window_epochs: u64) -> bool {
+pub(crate) fn is_safe(known: &MailboxState, head: &State, routing_window_epochs: u64) -> bool {
     let import = known.moved.as_ref().and_then(|moved| moved.import.as_ref());
     let last = head.node(&known.home).and_then(|home| home.last_attestation);
     is_finished(known, routing_window_epochs)

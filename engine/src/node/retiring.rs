@@ -7,6 +7,7 @@ use postroad_protocol::state::State;
 use postroad_protocol::{MailboxId, NodeId, Refusal};
 
 use super::{Node, Phase};
+use crate::departures::is_safe;
 use crate::io::{Output, Report, Token};
 use crate::tables::{self, META, RETIREMENT};
 
@@ -27,9 +28,10 @@ pub struct Retirement {
 pub struct Progress {
     /// Whose mailboxes live here.
     pub remaining: Vec<MailboxId>,
-    /// Whose have left, and may still need something from here: their new homes have not taken over everything.
+    /// Whose have left, and may still need something from here: their new homes have not taken over everything, and
+    /// attested that.
     pub leaving: Vec<MailboxId>,
-    /// How many have left and need nothing.
+    /// How many have left since this node closes, and need nothing.
     pub moved: u64,
     /// Slices that are ordered and that this node holds, or has sealed, and their destinations do not have yet.
     pub held: u64,
@@ -43,12 +45,12 @@ pub fn progress(me: &NodeId, retirement: Option<&Retirement>, head: &State, rout
             progress.remaining.push(*mailbox);
             continue;
         }
-        let (Some(retirement), Some(moved)) = (retirement, &known.moved) else { continue };
-        if moved.spans.iter().any(|span| span.node == *me && span.until > retirement.since) {
-            match moved.is_finished(routing_window_epochs) {
-                true => progress.moved += 1,
-                false => progress.leaving.push(*mailbox),
-            }
+        let spans = known.moved.iter().flat_map(|moved| &moved.spans);
+        let Some(left) = spans.filter(|span| span.node == *me).map(|span| span.until).max() else { continue };
+        if !is_safe(known, head, routing_window_epochs) {
+            progress.leaving.push(*mailbox);
+        } else if retirement.is_some_and(|retirement| left > retirement.since) {
+            progress.moved += 1;
         }
     }
     let holds = head.all_pending().filter(|(_, pending)| pending.origin == *me || pending.holders.contains(me));
