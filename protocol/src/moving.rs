@@ -505,6 +505,28 @@ pub struct MoveStatus {
     pub reason: Option<String>,
 }
 
+impl MoveStatus {
+    /// Of a move with this order, of which nothing is here.
+    pub fn new(mailbox: MailboxId, phase: MovePhase, from: NodeId, to: NodeId, record: Digest) -> MoveStatus {
+        MoveStatus {
+            mailbox,
+            phase,
+            from,
+            to,
+            record,
+            epoch: None,
+            due: None,
+            here: Extent::default(),
+            total: Extent::default(),
+            looked: 0,
+            recovered: 0,
+            owed: Vec::new(),
+            handed_over: false,
+            reason: None,
+        }
+    }
+}
+
 /// Slices that a new home could not have.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]

@@ -29,22 +29,7 @@ fn stage(dir: &std::path::Path) -> (Mover, Order, MailboxState) {
 }
 
 fn status(order: &Order, phase: MovePhase) -> MoveStatus {
-    MoveStatus {
-        mailbox: key(7).public(),
-        phase,
-        from: order.from,
-        to: order.target(),
-        record: Digest::ZERO,
-        epoch: None,
-        due: None,
-        here: Extent::default(),
-        total: Extent::default(),
-        looked: 0,
-        recovered: 0,
-        owed: vec![],
-        handed_over: false,
-        reason: None,
-    }
+    MoveStatus::new(key(7).public(), phase, order.from, order.target(), Digest::ZERO)
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What a move looks like from its new home.
 
-use postroad_protocol::moving::{Extent, MovePhase, MoveStatus};
+use postroad_protocol::moving::{MovePhase, MoveStatus};
 use postroad_protocol::state::State;
 use postroad_protocol::{MailboxId, NodeId};
 
@@ -13,23 +13,9 @@ impl Arrivals {
         let former = known.moved.as_ref().and_then(|moved| moved.spans.last()).filter(|_| known.home == self.me);
         let Some(arriving) = self.all.get(mailbox) else {
             let span = former?;
-            let nothing = Extent::default();
-            return Some(MoveStatus {
-                mailbox: *mailbox,
-                phase: MovePhase::Finished,
-                from: span.node,
-                to: self.me,
-                record: known.moved.as_ref().map_or(known.record, |moved| moved.switch),
-                epoch: Some(known.since),
-                due: None,
-                here: nothing,
-                total: nothing,
-                looked: 0,
-                recovered: 0,
-                owed: Vec::new(),
-                handed_over: true,
-                reason: None,
-            });
+            let record = known.moved.as_ref().map_or(known.record, |moved| moved.switch);
+            let status = MoveStatus::new(*mailbox, MovePhase::Finished, span.node, self.me, record);
+            return Some(MoveStatus { epoch: Some(known.since), handed_over: true, ..status });
         };
         let delayed = head.delayed(mailbox).filter(|delayed| delayed.record == arriving.row.record);
         let from: NodeId = former.map_or(known.home, |span| span.node);

@@ -68,22 +68,7 @@ impl Node {
     /// A mailbox that stays where it is.
     fn stays(&self, mailbox: &MailboxId) -> Option<MoveStatus> {
         let known = self.ledger.head().mailbox(mailbox)?;
-        Some(MoveStatus {
-            mailbox: *mailbox,
-            phase: MovePhase::Abandoned,
-            from: known.home,
-            to: known.home,
-            record: known.record,
-            epoch: None,
-            due: None,
-            here: Extent::default(),
-            total: Extent::default(),
-            looked: 0,
-            recovered: 0,
-            owed: Vec::new(),
-            handed_over: false,
-            reason: None,
-        })
+        Some(MoveStatus::new(*mailbox, MovePhase::Abandoned, known.home, known.home, known.record))
     }
 
     /// How far the move of a mailbox to this node has come; none if it neither moves here nor has moved here.
