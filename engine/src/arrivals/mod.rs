@@ -261,19 +261,14 @@ impl Arrivals {
         if has_moved(known, &self.me, &record) {
             return Ok(Vec::new());
         }
-        if !may_replace(&wanted.order, known) {
-            return invalid(
-                "the switch replaces a record that is not in force (any more): ask where the mailbox lives",
-            );
+        if let Err(reason) = known.admits(&wanted.order) {
+            return invalid(reason);
         }
         if known.home == self.me {
             return invalid("the mailbox lives here");
         }
         if self.all.get(&mailbox).is_some_and(|arriving| arriving.row.phase != MovePhase::Preparing) {
             return invalid("another switch to this node is under way: abandon it first");
-        }
-        if wanted.order.recovery.as_ref().is_some_and(|recovery| known.recovery_key != Some(recovery.key)) {
-            return invalid("the recovery key that signed the switch is not the mailbox's");
         }
         if self.all.len() >= MAX_ARRIVALS {
             return Err(Refusal::Busy);
@@ -380,7 +375,8 @@ impl Arrivals {
                 steps.writes.push(tables::delete(ARRIVALS, mailbox.0));
                 return Ok(false);
             }
-        } else if known.home == self.me || !arriving.row.order.as_ref().is_some_and(|order| may_replace(order, known)) {
+        } else if known.home == self.me || arriving.row.order.as_ref().is_none_or(|order| known.admits(order).is_err())
+        {
             // Another record came first, or the mailbox has moved on.
             if self.lags_behind(mailbox, arriving, known, around)? {
                 return Ok(true);
@@ -475,12 +471,6 @@ impl Arrivals {
 /// Whether this switch has brought the mailbox to this node.
 fn has_moved(known: &MailboxState, me: &NodeId, switch: &Digest) -> bool {
     known.home == *me && known.moved.as_ref().is_some_and(|moved| moved.switch == *switch)
-}
-
-/// Whether a switch replaces a record that it can replace.
-pub(crate) fn may_replace(order: &Move, known: &MailboxState) -> bool {
-    let replaces = order.switch.replaces;
-    replaces == known.record || order.recovery.is_some() && replaces == known.last_recovered()
 }
 
 impl Arrival {

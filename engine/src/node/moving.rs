@@ -10,7 +10,7 @@ use postroad_protocol::{Digest, MailboxId, Refusal, Verified};
 use postroad_store::{Read, StoreError, Write};
 
 use super::{Node, Phase};
-use crate::arrivals::{Surroundings, Unsettled, Wanted, may_replace};
+use crate::arrivals::{Surroundings, Unsettled, Wanted};
 use crate::io::{Output, Time, Token};
 
 /// Switches to the present home that wait for their cut, at most.
@@ -37,10 +37,7 @@ impl Node {
         let digest = wanted.order.digest(&self.config.federation);
         let came_by_it = known.moved.as_ref().is_some_and(|moved| moved.switch == digest);
         if switch.home == known.home && known.record != digest && !came_by_it {
-            if !may_replace(&wanted.order, known) {
-                let reason = "the switch replaces a record that is not in force (any more)".into();
-                return Err(Refusal::Invalid { reason });
-            }
+            known.admits(&wanted.order).map_err(|reason| Refusal::Invalid { reason: reason.into() })?;
             if self.staying.len() >= MAX_STAYING {
                 return Err(Refusal::Busy);
             }

@@ -122,16 +122,11 @@ fn not_to(mailbox: &MailboxId) -> Refusal {
     Refusal::NotAllowed { reason: format!("{mailbox} is handed over only to its home, or where its owner orders it") }
 }
 
-/// Whether an order, once its signatures hold, would move the mailbox from where it lives now to this node: who signed it
-/// may, and nothing has come before it.
+/// Whether an order, once its signatures hold, would move the mailbox from where it lives now to this node.
 fn authorise(order: &Move, mailbox: &MailboxId, known: &MailboxState, to: &NodeId) -> Result<(), Refusal> {
     let switch = &order.switch;
-    let recovers = order.recovery.as_ref().map(|recovery| Some(recovery.key) == known.recovery_key);
-    let may_sign = recovers != Some(false) && (recovers.is_some() || switch.recovery_key == known.recovery_key);
-    let is_next = switch.mailbox == *mailbox
-        && switch.home == *to
-        && (switch.replaces == known.record || recovers == Some(true) && switch.replaces == known.last_recovered());
-    if may_sign && is_next { Ok(()) } else { Err(not_to(mailbox)) }
+    let is_next = switch.mailbox == *mailbox && switch.home == *to && known.admits(order).is_ok();
+    if is_next { Ok(()) } else { Err(not_to(mailbox)) }
 }
 
 /// What slices hold for a mailbox: for its home, and for itself.

@@ -144,6 +144,28 @@ impl MailboxState {
 }
 
 impl MailboxState {
+    /// Whether a switch whose signatures hold may settle here, as far as the mailbox goes: it replaces what is in force, and
+    /// who signed it may order that.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn admits(&self, order: &Move) -> Result<(), &'static str> {
+        let switch = &order.switch;
+        let overrides = order.recovery.is_some() && switch.replaces == self.last_recovered();
+        if switch.replaces != self.record && !overrides {
+            return Err("the switch replaces a record that is not in force (any more)");
+        }
+        match &order.recovery {
+            Some(recovery) if self.recovery_key != Some(recovery.key) => {
+                Err("the recovery key that signed the switch is not the mailbox's")
+            }
+            None if self.recovery_key != switch.recovery_key => {
+                Err("only the recovery key can change the recovery key")
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The last record that the recovery key signed, or the registration's.
     pub fn last_recovered(&self) -> Digest {
         self.recovered.unwrap_or(self.record)
@@ -199,19 +221,10 @@ impl Draft {
         let Some(known) = self.state.mailboxes.get(&mailbox).cloned() else {
             return refused("it is not registered");
         };
-        let overrides = order.recovery.is_some() && switch.replaces == known.last_recovered();
-        if switch.replaces != known.record && !overrides {
-            return refused("the switch replaces a record that is not in force (any more)");
+        if let Err(reason) = known.admits(order) {
+            return refused(reason);
         }
-        let recovered = match &order.recovery {
-            Some(recovery) if known.recovery_key != Some(recovery.key) => {
-                return refused("the recovery key that signed the switch is not the mailbox's");
-            }
-            recovery => recovery.is_some(),
-        };
-        if switch.recovery_key != known.recovery_key && !recovered {
-            return refused("only the recovery key can change the recovery key");
-        }
+        let recovered = order.recovery.is_some();
         let record = order.digest(&self.federation);
         let stays = switch.home == known.home;
         if stays {
