@@ -196,6 +196,8 @@ pub struct Receiver {
     residence: Option<Residence>,
     /// Whether the home was asked for other nodes.
     has_learnt: bool,
+    /// When the home was last asked whether the move to it is finished.
+    asked_at: Option<Instant>,
     /// When the directory was looked at last.
     looked_at: Instant,
     /// What is on the disk.
@@ -324,6 +326,7 @@ impl Receiver {
             dropped: Vec::new(),
             residence,
             has_learnt: false,
+            asked_at: None,
             looked_at: Instant::now(),
             position,
             // Another way to keep is remembered, and applied to what is there.
@@ -437,6 +440,7 @@ impl Receiver {
         }
         self.position.log = self.verifier.frontier_at(self.low).expect("the verifier keeps every size from `low` on");
         self.position.before = last.or_else(|| self.verifier.leaf_before(before_low));
+        self.learn_completion().await;
         let is_based = self.tail.attested(self.attestations.last_final(), self.may_go_back());
         self.save(kept, &seen)?;
         if is_based {

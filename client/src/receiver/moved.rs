@@ -18,6 +18,7 @@ use postroad_protocol::signed::Signed;
 use postroad_protocol::state::MailboxState;
 use postroad_protocol::{NodeId, Refusal, Seq};
 use postroad_store::StoreError;
+use tokio::time::{Instant, timeout};
 
 use super::store::RecvStore;
 use super::tail::Based;
@@ -34,6 +35,8 @@ use crate::verify_log::Violation;
 pub(super) const ASK_OTHERS_AFTER: Duration = Duration::from_secs(1);
 /// How often the mailbox's directory is looked at for a move that another process made.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the home is asked whether the move to it is finished, and how long it may take to say so.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 /// What the owner can hand to a new home, for a process that finds the store in use.
 const BASE: &str = "recv/base";
 /// The last final attestation of the present home all of which the application has, for such a process.
@@ -70,6 +73,10 @@ pub(super) struct Residence {
     /// The log that the home continues.
     #[n(3)]
     pub(super) continues: Option<LogHead>,
+    /// The epoch of the import with which the move here was finished; none while that is not known. What the home has
+    /// attested before is no log that a next home could continue.
+    #[n(4)]
+    pub(super) complete: Option<u64>,
 }
 
 impl Mailbox {
@@ -175,10 +182,34 @@ impl Receiver {
     /// Whether a next home may still continue another log than the one of this home: a move away is under way, or the one
     /// that led here was not finished when the home attested last, so that its log is none that could be continued.
     pub(super) fn may_go_back(&self) -> bool {
+        let attested = self.attestations.last_final().map_or(0, |last| last.attestation.body.epoch);
+        let is_new =
+            |known: &Residence| known.continues.is_some() && known.complete.is_none_or(|complete| attested < complete);
+        self.is_leaving() || self.residence.as_ref().is_some_and(is_new)
+    }
+
+    /// Asks the home now and then whether the move that led to it is finished, once that can be.
+    pub(super) async fn learn_completion(&mut self) {
         let window = self.mailbox.federation().params().routing_window_epochs;
         let attested = self.attestations.last_final().map_or(0, |last| last.attestation.body.epoch);
-        let is_new = |known: &Residence| known.continues.is_some() && attested < known.since + 2 * window;
-        self.is_leaving() || self.residence.as_ref().is_some_and(is_new)
+        let Some(known) = &self.residence else { return };
+        let may_be = known.continues.is_some() && known.complete.is_none() && attested >= known.since + window;
+        if !may_be || self.asked_at.is_some_and(|asked| asked.elapsed() < ASK_EVERY) {
+            return;
+        }
+        self.asked_at = Some(Instant::now());
+        let (endpoint, home) = (self.endpoint.clone(), self.mailbox.home().clone());
+        let federation = self.mailbox.federation().clone();
+        let mut directory = Directory::sharing(endpoint, home, federation, self.newest.clone());
+        let Ok(Ok(found)) = timeout(ASK_EVERY, directory.look_up(&self.mailbox.address())).await else { return };
+        let Some(value) = found.value else { return };
+        let moved = value.moved.as_ref().filter(|moved| moved.is_finished(window));
+        if let Some(import) = moved.and_then(|moved| moved.import.as_ref())
+            && let Some(known) = &mut self.residence
+            && (known.home, known.since) == (value.home, value.since)
+        {
+            known.complete = Some(import.epoch);
+        }
     }
 
     /// Another process may have learnt that the mailbox moved.
@@ -232,7 +263,7 @@ impl Receiver {
         }
         let spans = value.moved.iter().flat_map(|moved| &moved.spans);
         let former: Vec<NodeId> = spans.map(|span| span.node).collect();
-        let mut residence = Residence { home: value.home, since: value.since, former, continues: None };
+        let mut residence = Residence { home: value.home, since: value.since, former, continues: None, complete: None };
         if let Some(moved) = &value.moved {
             // What the new home continues stands in the state once it has taken over.
             let Some(import) = &moved.import else { return Err(Refusal::NotReady.into()) };

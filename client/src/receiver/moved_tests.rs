@@ -223,3 +223,26 @@ async fn where_a_home_in_between_was_never_read_the_log_goes_back_to_what_is_sur
     bench.read(&again).unwrap();
     assert_eq!(numbers(&bench.drain().await), [6]);
 }
+
+#[tokio::test]
+async fn what_a_home_attests_before_the_move_to_it_is_finished_is_nothing_to_continue() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut bench, beyond) = stage(dir.path()).await;
+    let state = bench.order.moves_to(3, 2);
+    bench.receiver.settle_in(&state).unwrap();
+    let again = again(&mut bench, &beyond);
+    bench.read(&again).unwrap();
+    bench.drain().await;
+    let size = |bench: &Bench| bench.receiver.tail.base().map(|base| base.frontier.size());
+    bench.final_word();
+    bench.receiver.acknowledge().await.unwrap();
+    assert_eq!(size(&bench), Some(2));
+    let attested = bench.receiver.attestations.last_final().map(|last| last.attestation.body.epoch);
+    bench.receiver.residence.as_mut().unwrap().complete = attested;
+    let new = bench.order_numbers([7]);
+    bench.read(&new).unwrap();
+    bench.drain().await;
+    bench.final_word();
+    bench.receiver.acknowledge().await.unwrap();
+    assert_eq!(size(&bench), Some(7));
+}
