@@ -1,6 +1,8 @@
 //! What was under way when the mailbox moved: looked for in cuts, fetched, and closed by imports.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use postroad_protocol::cut::Cut;
 use postroad_protocol::moving::{Import, LogRow, MAX_MISSING, Missing, MovePhase};
@@ -214,13 +216,7 @@ impl Arrivals {
         of: &Origins<'_>,
         around: &Surroundings<'_>,
     ) -> Result<bool, StoreError> {
-        let cut = |epoch: u64| -> Result<Option<Cut>, StoreError> {
-            match tables::get(around.store, CUTS, &tables::number_key(epoch)) {
-                // It is fetched again by whoever serves it.
-                Err(StoreError::Corrupt { .. }) => Ok(None),
-                found => found,
-            }
-        };
+        let cut = |epoch: u64| around.cuts.get(epoch, around.store);
         let is_pending = |slice: &SliceKey| {
             let key = PendingKey { destination: slice.destination, header: slice.header };
             around.head.pending(&key).is_some()
@@ -351,6 +347,30 @@ impl Arrivals {
         for (node, slices) in wanted.into_iter().filter(|(_, slices)| !slices.is_empty()) {
             steps.outputs.push(Output::AskExtracts(node, *mailbox, slices));
         }
+    }
+}
+
+/// Cuts that were read from the store, for whoever looks through the same ones next.
+#[derive(Debug, Default)]
+pub struct Cuts(RefCell<BTreeMap<u64, Rc<Cut>>>);
+
+impl Cuts {
+    /// The cut of an epoch. One that is damaged is fetched again by whoever serves it.
+    fn get(&self, epoch: u64, store: &dyn Read) -> Result<Option<Rc<Cut>>, StoreError> {
+        let mut known = self.0.borrow_mut();
+        if let Some(cut) = known.get(&epoch) {
+            return Ok(Some(Rc::clone(cut)));
+        }
+        let cut = match tables::get(store, CUTS, &tables::number_key(epoch)) {
+            Ok(Some(cut)) => Rc::new(cut),
+            Ok(None) | Err(StoreError::Corrupt { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if known.len() >= MAX_CUTS {
+            known.pop_first();
+        }
+        known.insert(epoch, Rc::clone(&cut));
+        Ok(Some(cut))
     }
 }
 

@@ -25,13 +25,13 @@ use crate::tables::{self, ARRIVALS};
 pub use base::Answered;
 use base::Building;
 pub use checked::{Extracted, Handed, Wanted};
-pub use imports::Unsettled;
+pub use imports::{Cuts, Unsettled};
 use items::{Items, Origins};
 
 /// Mailboxes that move here at the same time.
-pub const MAX_ARRIVALS: usize = 256;
+const MAX_ARRIVALS: usize = 256;
 /// Time between two looks at what moves here.
-pub const PURSUIT_MS: u64 = 20;
+const PURSUIT_MS: u64 = 20;
 /// Time between two times that something is handed in.
 const HAND_IN_MS: u64 = 1_000;
 
@@ -157,6 +157,8 @@ pub struct Surroundings<'a> {
     pub token: u64,
     /// Whether a node can be reached, as far as is known.
     pub is_present: &'a dyn Fn(&NodeId) -> bool,
+    /// Cuts that were read.
+    pub cuts: Cuts,
 }
 
 /// What a look at the arrivals came to.
@@ -222,16 +224,6 @@ impl Arrivals {
     /// Those whose logs are whole.
     pub fn whole(&self) -> Vec<MailboxId> {
         self.all.iter().filter(|(_, arriving)| arriving.row.whole.is_some()).map(|(mailbox, _)| *mailbox).collect()
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.all.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
     }
 
     /// When they want to be looked at next; never, if there are none.
@@ -360,7 +352,7 @@ impl Arrivals {
         steps: &mut Steps,
     ) -> Result<bool, StoreError> {
         let Some(known) = around.head.mailbox(mailbox) else { return Ok(false) };
-        let before = arriving.row.clone();
+        let before = arriving.row.progress();
         let settled = has_moved(known, &self.me, &arriving.row.record);
         if settled {
             if arriving.row.phase < MovePhase::Importing {
@@ -392,7 +384,7 @@ impl Arrivals {
         } else {
             self.prepare(mailbox, arriving, known, around, steps);
         }
-        if arriving.row != before {
+        if arriving.row.progress() != before {
             steps.writes.push(tables::put(ARRIVALS, mailbox.0, &arriving.row));
         }
         Ok(true)
@@ -474,6 +466,11 @@ fn has_moved(known: &MailboxState, me: &NodeId, switch: &Digest) -> bool {
 }
 
 impl Arrival {
+    /// What a step changes.
+    fn progress(&self) -> (MovePhase, Option<Whole>, Option<Resolved>) {
+        (self.phase, self.whole.clone(), self.resolved.clone())
+    }
+
     /// Of a move of which only the state is known: this disk was set back.
     fn unknown(record: Digest, since: u64) -> Arrival {
         Arrival {

@@ -10,7 +10,7 @@ use postroad_protocol::{Digest, MailboxId, Refusal, Verified};
 use postroad_store::{Read, StoreError, Write};
 
 use super::{Node, Phase};
-use crate::arrivals::{Surroundings, Unsettled, Wanted};
+use crate::arrivals::{Cuts, Surroundings, Unsettled, Wanted};
 use crate::io::{Output, Time, Token};
 
 /// Switches to the present home that wait for their cut, at most.
@@ -145,6 +145,7 @@ impl Node {
             store,
             token,
             is_present: &|node| peers.is_present(node),
+            cuts: Cuts::default(),
         };
         let steps = self.arrivals.pursue(&around)?;
         self.arriving.extend(steps.whole.into_iter().map(|mailbox| (token, mailbox)));
