@@ -8,6 +8,7 @@
 mod check;
 mod order;
 mod policy;
+mod unfinished;
 
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use order::Order;
 pub(crate) use order::target;
 pub(crate) use policy::FILE as POLICY;
 pub use policy::{BadMovePolicy, MovePolicy};
+use unfinished::is_finished;
 
 /// How long the old home may be silent before the move goes on without it.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -192,12 +194,21 @@ impl Mover {
         let is_delayed = place.recovery_key.is_some() && place.recovery_key != recovers;
         let delay_ms = if is_delayed { params.move_delay_ms } else { 0 };
         let has_base = self.mailbox.owner_base().map(|base| base.is_some()).unwrap_or(false);
-        let remarks = remarks(inventory.as_ref(), has_base, delay_ms, params.retention_ms);
+        let mut remarks = remarks(inventory.as_ref(), has_base, delay_ms, params.retention_ms);
+        let waits = !options.without_old_home && options.recovery.is_none();
+        if waits && !is_finished(&place, params.routing_window_epochs) {
+            remarks.push(format!(
+                "the move before is not finished: this one waits until it is, which takes {} epochs, or until the present \
+                 home is silent",
+                params.routing_window_epochs
+            ));
+        }
         Ok(Plan { from: place.home, to: to.node(), inventory, answer, delay_ms, remarks })
     }
 
-    /// Signs the switch, makes it durable and hands it to the new home. Where a move to the same node is under way, that
-    /// one is taken up; where the mailbox lives there already, nothing happens.
+    /// Signs the switch, makes it durable and hands it to the new home. Before that it waits until the move before is
+    /// finished, if it gets on: what the present home attests until then is no log that the next could continue. Where a
+    /// move to the same node is under way, that one is taken up; where the mailbox lives there already, nothing happens.
     ///
     /// # Errors
     /// [`ClientError::MoveUnderWay`] when a move to another node is; [`ClientError::Refused`] with the new home's no.
@@ -220,6 +231,7 @@ impl Mover {
         if place.home == to.node() {
             return self.mailbox.lives_at(to.clone());
         }
+        let place = self.until_finished(&options).await?;
         let switch = Switch {
             mailbox: self.mailbox.address(),
             replaces: place.record,
