@@ -20,6 +20,14 @@ fn sins_with_crashes_around_them_convict_the_sinner_and_nobody_else() {
 }
 
 #[test]
+fn old_and_new_homes_that_sin_are_convicted_and_lose_nothing_that_others_have() {
+    for seed in 0..DRAWN {
+        let outcome = run(seed, None, true, false);
+        assert_eq!(outcome.failure, None, "simulate --sins --moves --seeds {seed}..{}", seed + 1);
+    }
+}
+
+#[test]
 fn every_sin_is_proven_as_the_table_says() {
     for sin in Sin::ALL {
         let mut others = BTreeMap::new();
