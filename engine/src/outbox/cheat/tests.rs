@@ -177,3 +177,42 @@ fn a_mute_home_attests_once() {
     assert!(scene.outbox.begin(6, 2).is_none());
     assert_eq!(scene.outbox.cheat.temptation.take(), [(Sin::MuteAttestations, 6)]);
 }
+
+#[test]
+fn what_an_import_took_over_is_left_out() {
+    let mut scene = scene("import-drop@2");
+    let row = scene.append(5, 1).remove(0);
+    let owner = scene.owner.public();
+    let rows = [6, 7, 8].map(|epoch| (owner, LogRow { epoch, ..row.clone() }));
+    let left = scene.outbox.cheat.leave_out(rows.to_vec(), 9);
+    assert_eq!(left.iter().map(|(_, row)| row.epoch).collect::<Vec<u64>>(), [6, 8]);
+    assert_eq!(scene.outbox.cheat.temptation.take(), [(Sin::ImportDrop, 9)]);
+}
+
+#[test]
+fn a_mailbox_that_has_left_is_attested_until_it_comes_back() {
+    let mut scene = scene("false-home");
+    let owner = scene.owner.public();
+    scene.append(5, 2);
+    scene.outbox.depart(&owner, 1);
+    assert!(scene.outbox.keeps(&owner) && scene.outbox.size(&owner).is_none());
+    scene.outbox.begin(6, 1).expect("something to attest");
+    let view = scene.outbox.persisted(1).expect("signed");
+    assert_eq!(view.map.get(&owner).expect("named").log.size, 2);
+    assert_eq!(scene.outbox.cheat.temptation.take(), [(Sin::FalseHome, 6)]);
+    scene.outbox.expect(owner, 8);
+    assert!(!scene.outbox.keeps(&owner) && !scene.outbox.map.contains(&owner));
+}
+
+#[test]
+fn a_shortened_log_is_the_attested_one_without_its_last_entry() {
+    let mut scene = scene("false-handoff");
+    let owner = scene.owner.public();
+    scene.append(5, 3);
+    let root = |size: u64| scene.outbox.logs[&owner].log.root_at(size).expect("there");
+    let log = LogHead { size: 3, root: root(3) };
+    assert_eq!(scene.outbox.shortened(&owner, log), Some(LogHead { size: 2, root: root(2) }));
+    scene.outbox.depart(&owner, 1);
+    assert_eq!(scene.outbox.shortened(&owner, log), Some(LogHead { size: 2, root: log.root }), "it is gone");
+    assert_eq!(scene.outbox.shortened(&owner, LogHead { size: 0, ..log }), None);
+}
