@@ -140,6 +140,10 @@ pub(super) async fn extracts(
         let reason = "what slices hold for a mailbox is told to its home and to itself".into();
         return Err(Refusal::NotAllowed { reason });
     }
+    #[cfg(feature = "cheat")]
+    if ask_core(shared, move |node| node.withholds_from(&mailbox)).await? {
+        return Err(Refusal::NotReady);
+    }
     let _permit = permit(shared).await?;
     let task = shared.clone();
     let found = shared.offload(move || {
