@@ -8,9 +8,9 @@ use serde_json::Value;
 use crate::net::{Mailbox, Net, Process, run, text};
 
 /// From the sin to the verdict.
-const SOON: Duration = Duration::from_secs(10);
+pub(super) const SOON: Duration = Duration::from_secs(10);
 /// The node that cheats.
-const CHEAT: usize = 2;
+pub(super) const CHEAT: usize = 2;
 
 /// What happens around a node that cheats.
 struct Scene {
@@ -66,6 +66,11 @@ fn verify(file: &Path, genesis: &str) -> (i32, Value) {
 /// `sin` is proven as one of `kinds`, by whoever may find it, after `epochs` at most.
 fn is_proven(sin: &str, kinds: &[&str], epochs: u64) {
     let (net, verdict) = play(sin);
+    convicts(&net, &verdict, (sin, kinds, epochs));
+}
+
+/// A verdict is of one of these kinds, after so many epochs at most, and its file verifies offline; nobody else is named.
+pub(super) fn convicts(net: &Net, verdict: &Value, (sin, kinds, epochs): (&str, &[&str], u64)) {
     let kind = verdict["kind"].as_str().expect("a kind");
     assert!(kinds.contains(&kind) && verdict["culprit_node"] == CHEAT, "{verdict}");
     assert!(verdict["after_epochs"].as_u64().is_some_and(|after| after <= epochs), "{verdict}");
