@@ -270,9 +270,11 @@ impl Receiver {
             let empty = LogHead { size: 0, root: Frontier::new().root() };
             let continues = import.base.map_or(empty, |base| base.log);
             residence.continues = Some(continues);
-            // Between the home that was read last and this one there was another: what that one continued is not known.
+            // Otherwise there was another home between that which was read last and this one, or this one continues the
+            // log of an older one: what that had is not known.
             let came_straight = self.residence.as_ref().is_some_and(|known| {
                 moved.spans.last().is_some_and(|span| (span.node, span.since) == (known.home, known.since))
+                    && import.base.is_some_and(|base| base.node == known.home && known.since <= base.attestation.epoch)
             });
             let ended = self.go_on(&residence, continues, came_straight);
             if let Err(ClientError::Violation(violation)) = ended {

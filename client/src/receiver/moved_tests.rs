@@ -246,3 +246,22 @@ async fn what_a_home_attests_before_the_move_to_it_is_finished_is_nothing_to_con
     bench.receiver.acknowledge().await.unwrap();
     assert_eq!(size(&bench), Some(7));
 }
+
+#[tokio::test]
+async fn where_the_new_home_continues_an_older_log_than_that_which_was_read_it_goes_back_to_what_is_sure() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut bench, beyond) = stage(dir.path()).await;
+    // The home that was read last never had the whole log: the next one continues the log of the one before it, and that
+    // is the longer one.
+    let mut state = bench.order.moves_to(3, 2);
+    let again = again(&mut bench, &beyond);
+    let longer = bench.order_numbers([7, 8]);
+    let base = state.moved.as_mut().unwrap().import.as_mut().unwrap().base.as_mut().unwrap();
+    (base.node, base.log) = (key(4).public(), bench.order.attest().log.log);
+    bench.receiver.settle_in(&state).unwrap();
+    assert_eq!(bench.receiver.low, 2, "the log that was continued need not be the one that was read");
+    bench.receiver.verifier.moves_to(key(3).public(), 0, 8);
+    bench.read(&again).unwrap();
+    bench.read(&longer).unwrap();
+    assert_eq!(numbers(&bench.drain().await), [6, 7, 8]);
+}
